@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package lab_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/l2bridge/l2bridge/test/lab"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+func TestSitesReachEachOther(t *testing.T) {
+	s := lab.TwoSites(t, lab.Options{Hosts: 2})
+	for _, addr := range []string{s.B.Addr4, s.B.Addr6} {
+		s.A.Gateway.MustRun("ping", "-n", "-c1", "-W2", addr)
+	}
+	// Each LAN is whole, and ends at its gateway.
+	s.A.Hosts[0].MustRun("ping", "-n", "-c1", "-W2", s.A.Hosts[1].Addr4)
+	s.A.Hosts[0].MustRun("ping", "-n", "-c1", "-W2", s.A.Hosts[1].Addr6)
+	if _, err := s.A.Hosts[0].Run("ping", "-n", "-c1", "-W1", s.B.Hosts[0].Addr4); lab.ExitCode(err) != 1 {
+		t.Errorf("ping to the other LAN without a tunnel: %v, want exit status 1", err)
+	}
+}
+
+func TestNarrowInTheMiddle(t *testing.T) {
+	for _, mtu := range []int{1400, 1280} {
+		t.Run(fmt.Sprint(mtu), func(t *testing.T) {
+			s := lab.TwoSites(t, lab.Options{Narrow: mtu})
+			const headers = 28 // IPv4 and ICMP
+			ping := func(size int) error {
+				_, err := s.A.Gateway.Run("ping", "-n", "-c1", "-W1", "-M", "do", "-s", fmt.Sprint(size-headers), s.B.Addr4)
+				return err
+			}
+			if err := ping(mtu); err != nil {
+				t.Errorf("packet of %d bytes: %v", mtu, err)
+			}
+			if err := ping(mtu + 1); lab.ExitCode(err) != 1 {
+				t.Errorf("packet of %d bytes: %v, want exit status 1", mtu+1, err)
+			}
+			s.A.Gateway.MustRun("ping", "-n", "-c1", "-W2", s.B.Addr6)
+		})
+	}
+}
+
+func TestImpairedWANRoutesNothing(t *testing.T) {
+	s := lab.TwoSites(t, lab.Options{Impair: &lab.Impairment{Seed: 1}})
+	if _, err := s.B.Gateway.Run("ping", "-n", "-c1", "-W1", s.A.Addr4); lab.ExitCode(err) != 1 {
+		t.Errorf("ping around the relay: %v, want exit status 1", err)
+	}
+}
+
+func TestRelayDoesWhatItSays(t *testing.T) {
+	const count = 20000
+	s := lab.TwoSites(t, lab.Options{Impair: &lab.Impairment{
+		Delay: 5 * time.Millisecond, Jitter: time.Millisecond,
+		Loss: 0.05, Duplicate: 0.10, Reorder: 0.05, Corrupt: 0.02,
+		Seed: 7,
+	}})
+	server := s.A.Gateway.ListenUDP(s.A.Addr4 + ":4433")
+	client := s.B.Gateway.ListenUDP(s.B.Addr4 + ":0")
+	to, err := net.ResolveUDPAddr("udp", s.RelayAddr())
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// Slow enough that none is lost but by the relay's decision.
+	ctx, cancel := context.WithCancel(t.Context())
+	sent := make(chan error, 1)
+	go func() {
+		defer cancel()
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for i := range count {
+			if i%10 == 0 {
+				<-tick.C
+			}
+			b := lab.Numbered{Dst: macA, Src: macB, Number: uint32(i), Length: 100}.Bytes()
+			if _, err := client.WriteTo(b, to); err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- nil
+	}()
+	context.AfterFunc(ctx, func() { server.SetReadDeadline(time.Now().Add(500 * time.Millisecond)) })
+
+	var got lab.Record
+	total := 0
+	buf := make([]byte, 2000)
+	for {
+		n, _, err := server.ReadFrom(buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		total++
+		// A flipped EtherType makes a frame that is not numbered: count it by
+		// the total.
+		got.Add(buf[:n])
+	}
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+
+	stats := &s.Relay.Stats
+	if in, out := stats.In.Load(), stats.Out.Load(); in != count || out != int64(total) {
+		t.Errorf("relay: %d in, %d out, want %d in, %d out", in, out, count, total)
+	}
+	near := func(what string, got int64, share, of float64) {
+		t.Helper()
+		want := share * of
+		if float64(got) < 0.8*want || float64(got) > 1.2*want {
+			t.Errorf("%s: %d of %.0f, want about %.0f", what, got, of, want)
+		}
+	}
+	near("lost", stats.Lost.Load(), 0.05, count)
+	near("duplicated", stats.Duplicated.Load(), 0.10, count)
+	near("reordered", stats.Reordered.Load(), 0.05, count*1.05)
+	near("corrupted", stats.Corrupted.Load(), 0.02, count*1.05)
+	near("seen altered", int64(total-got.Received-got.Duplicates), 0.02, count*1.05)
+	near("seen twice", int64(got.Duplicates), 0.10*0.95*0.96, count)
+	if got.Late < count/100 {
+		t.Errorf("%d seen out of order, want a hundredth at least", got.Late)
+	}
+	if n := stats.Overflow.Load(); n != 0 {
+		t.Errorf("%d lost to a full backlog", n)
+	}
+}
+
+func TestRelayAnswers(t *testing.T) {
+	s := lab.TwoSites(t, lab.Options{Impair: &lab.Impairment{}})
+	server := s.A.Gateway.ListenUDP(s.A.Addr4 + ":4433")
+	to, err := net.ResolveUDPAddr("udp", s.RelayAddr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		client := s.B.Gateway.ListenUDP(s.B.Addr4 + ":0")
+		hello := []byte{byte(i)}
+		if _, err := client.WriteTo(hello, to); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 10)
+		server.SetReadDeadline(time.Now().Add(5 * time.Second))
+		n, from, err := server.ReadFrom(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := server.WriteTo(buf[:n], from); err != nil {
+			t.Fatal(err)
+		}
+		client.SetReadDeadline(time.Now().Add(5 * time.Second))
+		n, _, err = client.ReadFrom(buf)
+		if err != nil || !bytes.Equal(buf[:n], hello) {
+			t.Fatalf("client %d got %x, %v, want %x", i, buf[:n], err, hello)
+		}
+	}
+}
+
+// Frames arrive as they were sent, tags included, on a bare link.
+func TestWireIsTransparent(t *testing.T) {
+	l := lab.New(t)
+	a, b := l.Namespace("a"), l.Namespace("b")
+	lab.Connect(a, "eth0", b, "eth0", 1500)
+	from, to := a.Wire("eth0"), b.Wire("eth0")
+	tests := []struct {
+		name   string
+		tags   []lab.Tag
+		length int
+	}{
+		{"shortest", nil, 14},
+		{"numbered", nil, lab.NumberedMin},
+		{"longest", nil, 1514},
+		{"vlan", []lab.Tag{{0x8100, 100}}, 64},
+		{"priority tag", []lab.Tag{{0x8100, 0xe000}}, 64},
+		{"vlan 0", []lab.Tag{{0x8100, 0}}, 64},
+		{"vlan longest", []lab.Tag{{0x8100, 4095}}, 1518},
+		{"q-in-q", []lab.Tag{{0x88a8, 7}, {0x8100, 8}}, 1514},
+	}
+	for i, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			want := lab.Numbered{Dst: macB, Src: macA, Tags: tt.tags, Number: uint32(i), Length: tt.length}.Bytes()
+			if err := from.Send(want); err != nil {
+				t.Fatal(err)
+			}
+			got := to.Next(2*time.Second, "test frame", lab.IsNumbered)
+			if !bytes.Equal(got, want) {
+				t.Errorf("got\n%x\nwant\n%x", got, want)
+			}
+		})
+	}
+}
+
+// A splice carries what AF_PACKET and a Linux bridge refuse to send.
+func TestSpliceIgnoresMTU(t *testing.T) {
+	l := lab.New(t)
+	host, gateway, far := l.Namespace("host"), l.Namespace("gateway"), l.Namespace("far")
+	lab.Connect(host, "eth0", gateway, "in", 9100)
+	lab.Connect(gateway, "out", far, "eth0", 9100)
+	gateway.MustRun("ip", "link", "set", "out", "mtu", "1500")
+	gateway.Splice("in", "out")
+	from, to := host.Wire("eth0"), far.Wire("eth0")
+	for i, tags := range [][]lab.Tag{nil, {{0x8100, 1}}, {{0x88a8, 1}, {0x8100, 2}}} {
+		want := lab.Numbered{Dst: macB, Src: macA, Tags: tags, Number: uint32(i), Length: 1514 + 4*len(tags)}.Bytes()
+		if err := from.Send(want); err != nil {
+			t.Fatal(err)
+		}
+		if got := to.Next(2*time.Second, "test frame", lab.IsNumbered); !bytes.Equal(got, want) {
+			t.Errorf("%d tags: got %d bytes, want %d", len(tags), len(got), len(want))
+		}
+	}
+}
+
+func TestMulticastLeaves(t *testing.T) {
+	l := lab.New(t)
+	a, b := l.Namespace("a"), l.Namespace("b")
+	lab.Connect(a, "eth0", b, "eth0", 1500)
+	a.AddAddr("eth0", "10.77.0.1/24")
+	wire := b.Wire("eth0")
+	conn := a.ListenMulticast("eth0", "239.1.2.3:9999")
+	wire.Next(5*time.Second, "IGMP report", isIGMP)
+	wire.Drain()
+	conn.Close()
+	wire.Next(5*time.Second, "IGMP report", isIGMP)
+}
+
+func isIGMP(frame []byte) bool {
+	return len(frame) > 24 && binary.BigEndian.Uint16(frame[12:]) == 0x0800 && frame[23] == 2
+}
+
+func TestProcess(t *testing.T) {
+	l := lab.New(t)
+	n := l.Namespace("a")
+
+	p := n.Start("sh", "-c", "trap 'echo bye; exit 3' TERM; echo hello; while :; do sleep 0.1; done")
+	p.WaitOutput(5*time.Second, "hello")
+	if err := p.Stop(); lab.ExitCode(err) != 3 {
+		t.Errorf("stop: %v, want exit status 3", err)
+	}
+	if want := "hello\nbye\n"; p.Output() != want {
+		t.Errorf("output %q, want %q", p.Output(), want)
+	}
+	if pids := strings.TrimSpace(n.MustRun("ip", "netns", "pids", n.Name)); strings.Count(pids, "\n") > 1 {
+		t.Errorf("processes left: %q", pids)
+	}
+}
+
+func TestRunIsBounded(t *testing.T) {
+	n := lab.New(t).Namespace("a")
+	if _, err := n.RunFor(100*time.Millisecond, "sleep", "60"); err == nil || !strings.Contains(err.Error(), "still running after 100ms") {
+		t.Errorf("a command that hangs: %v", err)
+	}
+}
+
+// A run that was killed leaves its namespaces; the next one takes them away.
+func TestSweep(t *testing.T) {
+	lab.New(t) // skips without root
+	dead := exec.Command("true")
+	if err := dead.Run(); err != nil {
+		t.Fatal(err)
+	}
+	name := fmt.Sprintf("l2b-%d-1-gone", dead.Process.Pid)
+	if out, err := exec.Command("ip", "netns", "add", name).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Cleanup(func() { exec.Command("ip", "netns", "delete", name).Run() })
+	if out, err := exec.Command(os.Args[0], "-test.run=^TestNothingIsLeft$").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if _, err := os.Stat(filepath.Join("/run/netns", name)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("namespace %s is still there: %v", name, err)
+	}
+}
+
+func TestNothingIsLeft(t *testing.T) {
+	var name string
+	t.Run("lab", func(t *testing.T) {
+		name = lab.New(t).Namespace("a").Name
+		if _, err := os.Stat(filepath.Join("/run/netns", name)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if _, err := os.Stat(filepath.Join("/run/netns", name)); name != "" && !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("namespace %s is still there: %v", name, err)
+	}
+}
