@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package frame_test
+
+import (
+	"bytes"
+	"runtime/debug"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/l2bridge/l2bridge/internal/frame"
+)
+
+// split returns copies of the frames that b turns into, and checks that nothing
+// is left to do to them.
+func split(t rapid.TB, b *frame.Buf) (frames [][]byte) {
+	t.Helper()
+	frame.Split(b, func(p *frame.Buf) {
+		if h := p.Header(); h != (frame.Vnet{}) {
+			t.Fatalf("frame %d: virtio-net header %+v, want none", len(frames), h)
+		}
+		frames = append(frames, bytes.Clone(p.Bytes()))
+	})
+	return frames
+}
+
+func TestSplitAgainstGopacket(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(r *rapid.T) {
+		s := drawSuper(r)
+		b := s.build(t)
+		defer b.Release()
+		before := bytes.Clone(b.Raw())
+
+		got := split(r, b)
+		if n := frame.Segments(b.Header(), b.Bytes()); n != s.count() || len(got) != n {
+			r.Fatalf("%d frames, Segments says %d, want %d", len(got), n, s.count())
+		}
+		payload := s.payload()
+		for i, f := range got {
+			if diff := cmp.Diff(s.segment(t, payload, i), f); diff != "" {
+				r.Fatalf("segment %d (-want +got):\n%s", i, diff)
+			}
+		}
+		if !bytes.Equal(before, b.Raw()) {
+			r.Fatal("Split changed the superframe")
+		}
+	})
+}
+
+func TestCutIsSplitInPieces(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(r *rapid.T) {
+		s := drawSuper(r)
+		b := s.build(t)
+		defer b.Release()
+		whole := split(r, b)
+
+		h, f := b.Header(), b.Bytes()
+		hdr, payload := f[:h.HdrLen], f[h.HdrLen:]
+		var pieces [][]byte
+		for from := 0; from < s.count(); {
+			to := rapid.IntRange(from+1, s.count()).Draw(r, "to")
+			piece := frame.Cut(h, hdr, payload[from*s.Size:min(to*s.Size, len(payload))], from)
+			ph := piece.Header()
+			if n := frame.Segments(ph, piece.Bytes()); n != to-from {
+				r.Fatalf("piece %d to %d has %d segments", from, to, n)
+			}
+			checked, err := frame.CheckVnet(ph, piece.Bytes(), 1500)
+			if err != nil {
+				r.Fatalf("piece %d to %d: %v", from, to, err)
+			}
+			if diff := cmp.Diff(checked, ph); diff != "" {
+				r.Fatalf("header of piece %d to %d (-CheckVnet +Cut):\n%s", from, to, diff)
+			}
+			if ecn := ph.GSOType&frame.GSOECN != 0; ecn != (s.ECN && from == 0 && to > 1) {
+				r.Fatalf("piece %d to %d: ECN %t", from, to, ecn)
+			}
+			if from == 0 && to == s.count() && !bytes.Equal(piece.Raw(), b.Raw()) {
+				r.Fatalf("all segments are not the superframe: %s", cmp.Diff(b.Raw(), piece.Raw()))
+			}
+			pieces = append(pieces, split(r, piece)...)
+			piece.Release()
+			from = to
+		}
+		if diff := cmp.Diff(whole, pieces); diff != "" {
+			r.Fatalf("(-Split +Cut):\n%s", diff)
+		}
+	})
+}
+
+func TestCutPanics(t *testing.T) {
+	t.Parallel()
+	s := super{Size: 100, Payload: 250, Flags: ack}
+	b := s.build(t)
+	defer b.Release()
+	h, f := b.Header(), b.Bytes()
+	hdr, payload := f[:h.HdrLen], f[h.HdrLen:]
+	for name, cut := range map[string]struct {
+		payload []byte
+		from    int
+	}{
+		"no payload":                  {nil, 0},
+		"part of a segment":           {payload[:150], 0},
+		"part of the last segment":    {payload[200:249], 2},
+		"more than there is":          {payload, 1},
+		"segment before the first":    {payload[:100], -1},
+		"segment behind the last one": {payload[:50], 3},
+	} {
+		mustPanic(t, name, func() { frame.Cut(h, hdr, cut.payload, cut.from) })
+	}
+}
+
+// mustPanic checks that f finds a broken invariant.
+func mustPanic(t *testing.T, name string, f func()) {
+	t.Helper()
+	defer func() {
+		t.Helper()
+		if recover() == nil {
+			t.Errorf("%s: no panic", name)
+		}
+	}()
+	f()
+}
+
+func TestSplitPlain(t *testing.T) {
+	t.Parallel()
+	want := super{Size: 100, Payload: 100, Flags: ack}.segment(t, make([]byte, 100), 0)
+
+	b := frame.New(want)
+	defer b.Release()
+	frame.Split(b, func(p *frame.Buf) {
+		if p != b {
+			t.Error("a frame with nothing to do was copied")
+		}
+	})
+
+	s := super{Size: 100, Payload: 100, Flags: ack}
+	partial := s.build(t)
+	defer partial.Release()
+	h, err := frame.CheckVnet(partial.Header(), partial.Bytes(), 1500)
+	if err != nil {
+		t.Fatal(err)
+	}
+	partial.SetHeader(h)
+	before := bytes.Clone(partial.Raw())
+	got := split(t, partial)
+	if diff := cmp.Diff([][]byte{s.segment(t, s.payload(), 0)}, got); diff != "" {
+		t.Errorf("frame without its checksum (-want +got):\n%s", diff)
+	}
+	if !bytes.Equal(before, partial.Raw()) {
+		t.Error("Split changed a frame that may be shared")
+	}
+}
+
+func TestSegmentsCount(t *testing.T) {
+	t.Parallel()
+	gso := func(size, hdr uint16) frame.Vnet {
+		return frame.Vnet{Flags: 1, GSOType: frame.GSOUDP, GSOSize: size, HdrLen: hdr}
+	}
+	for _, tt := range []struct {
+		h    frame.Vnet
+		n    int
+		want int
+	}{
+		{frame.Vnet{}, 60, 1},
+		{gso(0, 42), 1000, 1},
+		{gso(100, 42), 42 + 101, 2},
+		{gso(100, 42), 42 + 200, 2},
+		{gso(100, 42), 42 + 201, 3},
+		{gso(100, 42), 14, 1},
+	} {
+		if got := frame.Segments(tt.h, make([]byte, tt.n)); got != tt.want {
+			t.Errorf("Segments(%+v, %d bytes) = %d, want %d", tt.h, tt.n, got, tt.want)
+		}
+	}
+}
+
+func TestSplitDoesNotAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector empties pools at random")
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	s := super{Size: 1400, Payload: 60000, Flags: ack}
+	b := s.build(t)
+	defer b.Release()
+	frames := 0
+	if n := testing.AllocsPerRun(20, func() { frame.Split(b, func(*frame.Buf) { frames++ }) }); n != 0 {
+		t.Errorf("Split of %d frames allocates %v times", frames, n)
+	}
+}
+
+func BenchmarkSplit(b *testing.B) {
+	s := super{Size: 1448, Payload: 64000, Flags: ack}
+	buf := s.build(b)
+	defer buf.Release()
+	b.SetBytes(int64(buf.Len()))
+	for b.Loop() {
+		frame.Split(buf, func(*frame.Buf) {})
+	}
+}
