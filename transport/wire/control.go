@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// ErrProtocol is wrapped by every error about a control message that breaks
+// the protocol; the connection is to be closed with CloseProtocol.
+var ErrProtocol = errors.New("protocol error")
+
+// Codes a connection is closed with (section 2).
+const (
+	CloseGoodbye = iota
+	CloseProtocol
+	CloseReplaced
+	CloseTwice
+	CloseNotMember
+	CloseRevoked
+)
+
+// Types of control messages.
+const (
+	TypeHello    = 1
+	TypeGoodbye  = 2
+	TypeProbeAck = 3
+)
+
+const (
+	maxBody = 16384
+	maxText = 200
+
+	// MaxConnIDLen bounds connection IDs: with longer ones quic-go accepts
+	// datagrams that it then cannot send.
+	MaxConnIDLen = 17
+)
+
+// Features is what a gateway takes.
+type Features uint32
+
+// The bits of Features.
+const (
+	FeatureCsum Features = 1 << iota
+	FeatureTSO
+	FeatureUSO
+	FeatureRelay
+	FeatureStripe
+)
+
+// Hello is the first message on a lane, in each direction.
+type Hello struct {
+	ID        [32]byte // SHA-256 of the public key
+	Boot      [8]byte  // random, one a process
+	Session   [8]byte
+	Lane      uint8
+	ConnIDLen uint8
+	MTU       uint16
+	Features  Features
+}
+
+const helloLen = 56
+
+// Append appends the message with its type and length.
+func (h Hello) Append(p []byte) []byte {
+	p = append(p, TypeHello, 0, helloLen)
+	p = append(p, h.ID[:]...)
+	p = append(p, h.Boot[:]...)
+	p = append(p, h.Session[:]...)
+	p = append(p, h.Lane, h.ConnIDLen)
+	p = binary.BigEndian.AppendUint16(p, h.MTU)
+	return binary.BigEndian.AppendUint32(p, uint32(h.Features))
+}
+
+// ParseHello reads the body of a HELLO.
+func ParseHello(b []byte) (h Hello, err error) {
+	if len(b) < helloLen {
+		return h, fmt.Errorf("%w: hello of %d bytes, want at least %d", ErrProtocol, len(b), helloLen)
+	}
+	copy(h.ID[:], b)
+	copy(h.Boot[:], b[32:])
+	copy(h.Session[:], b[40:])
+	h.Lane, h.ConnIDLen = b[48], b[49]
+	h.MTU = binary.BigEndian.Uint16(b[50:])
+	h.Features = Features(binary.BigEndian.Uint32(b[52:]))
+	if h.ConnIDLen > MaxConnIDLen {
+		return h, fmt.Errorf("%w: hello announces connection IDs of %d bytes, at most %d work", ErrProtocol, h.ConnIDLen, MaxConnIDLen)
+	}
+	return h, nil
+}
+
+// Goodbye tells that the sender leaves now.
+type Goodbye struct {
+	Reason uint8
+	Text   string // for people; to be cleaned before it is shown
+}
+
+// Append appends the message; a text that is too long is cut.
+func (g Goodbye) Append(p []byte) []byte {
+	text := g.Text[:min(len(g.Text), maxText)]
+	p = append(p, TypeGoodbye, 0, byte(1+len(text)), g.Reason)
+	return append(p, text...)
+}
+
+// ParseGoodbye reads the body of a GOODBYE.
+func ParseGoodbye(b []byte) (g Goodbye, err error) {
+	if len(b) < 1 {
+		return g, fmt.Errorf("%w: empty goodbye", ErrProtocol)
+	}
+	return Goodbye{b[0], string(b[1:min(len(b), 1+maxText)])}, nil
+}
+
+// ProbeAck answers a probe of a lane's path.
+type ProbeAck struct {
+	Lane  uint8
+	Nonce uint64
+}
+
+// Append appends the message.
+func (a ProbeAck) Append(p []byte) []byte {
+	p = append(p, TypeProbeAck, 0, 9, a.Lane)
+	return binary.BigEndian.AppendUint64(p, a.Nonce)
+}
+
+// ParseProbeAck reads the body of a PROBE_ACK.
+func ParseProbeAck(b []byte) (a ProbeAck, err error) {
+	if len(b) < 9 {
+		return a, fmt.Errorf("%w: probe ack of %d bytes, want 9", ErrProtocol, len(b))
+	}
+	return ProbeAck{b[0], binary.BigEndian.Uint64(b[1:])}, nil
+}
+
+// ReadMessage reads one control message. The body is valid until the caller
+// reuses buf, which is grown as needed up to the greatest body. It returns
+// io.EOF when the stream ended between two messages.
+func ReadMessage(r io.Reader, buf []byte) (typ uint8, body []byte, err error) {
+	var h [3]byte
+	if _, err := io.ReadFull(r, h[:]); err != nil {
+		return 0, nil, err
+	}
+	n := int(binary.BigEndian.Uint16(h[1:]))
+	if n > maxBody {
+		return 0, nil, fmt.Errorf("%w: control message of %d bytes, at most %d are allowed", ErrProtocol, n, maxBody)
+	}
+	if n > cap(buf) {
+		buf = make([]byte, n)
+	}
+	body = buf[:n]
+	if _, err := io.ReadFull(r, body); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return 0, nil, err
+	}
+	return h[0], body, nil
+}

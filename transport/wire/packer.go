@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import (
+	"encoding/binary"
+
+	"github.com/l2bridge/l2bridge/internal/frame"
+)
+
+// Item is a frame on its way out, with what has been sent of it. Whoever queues
+// an Item sets Buf, and leaves the rest to the Packer.
+type Item struct {
+	Buf *frame.Buf
+
+	sent  int    // bytes of the object that are in datagrams
+	id    uint16 // of a cut object
+	begun bool   // the first slice has been sent
+}
+
+// Source hands out what waits to be sent, in the order that it should go.
+type Source interface {
+	// Next returns the item whose turn it is, or nil when nothing waits. It
+	// returns the same item until Sent has ended it, unless another one's turn
+	// comes between two slices of it.
+	Next() *Item
+
+	// Sent tells that n more bytes of the item that Next returned last are in
+	// a datagram; done says that these were its last.
+	Sent(n int, done bool)
+}
+
+// Packer fills the datagrams of one lane. It is used by one goroutine.
+type Packer struct {
+	seq  uint16
+	id   uint16
+	head heading
+}
+
+// heading is the HEAD record that is due in the next datagram.
+type heading struct {
+	id    uint16
+	flags byte
+	total int
+	n     int
+	b     [maxHead]byte
+}
+
+// leastSlice is the fewest bytes that a slice is made for; less room than that
+// is padded.
+const leastSlice = 16
+
+// Seq returns the sequence of the next datagram and counts on: for datagrams
+// that are made elsewhere, such as heartbeats.
+func (p *Packer) Seq() uint16 {
+	p.seq++
+	return p.seq - 1
+}
+
+// Pack fills one datagram from the source and returns its length. d is the
+// memory for it, as long as the greatest datagram that the lane takes, at least
+// MinSize. The datagram is full to the last byte if more than fits is waiting,
+// else as long as its records. Pack returns 0 when nothing waits.
+//
+// With all bytes of a frame in datagrams its Item is done; Pack neither retains
+// nor releases it.
+func (p *Packer) Pack(d []byte, src Source) int {
+	it := src.Next()
+	if it == nil {
+		return 0
+	}
+	n := seqLen
+	binary.BigEndian.PutUint16(d, p.Seq())
+	n += p.putHead(d[n:])
+	for ; it != nil; it = src.Next() {
+		flags, object := split(it.Buf)
+		room := len(d) - n
+		switch {
+		case it.sent == 0 && tagLen+len(object) <= room:
+			d[n] = kindWhole | flags
+			binary.BigEndian.PutUint16(d[n+1:], uint16(len(object)))
+			n += tagLen + copy(d[n+tagLen:], object)
+			src.Sent(len(object), true)
+			continue
+		case room >= sliceLen+leastSlice || room >= sliceLen+len(object)-it.sent:
+			sent := p.putSlice(d[n:], it, flags, object)
+			n += sliceLen + sent
+			src.Sent(sent, it.sent == len(object))
+			if it.sent == len(object) {
+				continue
+			}
+		}
+		// More waits than fits: fill the rest.
+		clear(d[n:])
+		return len(d)
+	}
+	return n
+}
+
+// split returns the flags and the bytes of a frame's object.
+func split(b *frame.Buf) (flags byte, object []byte) {
+	if raw := b.Raw(); raw[0] != 0 || raw[1] != 0 {
+		return flagVnet, raw
+	}
+	return 0, b.Bytes()
+}
+
+// putSlice writes the next slice of an item, as long as d has room, and returns
+// how many bytes of the object it holds.
+func (p *Packer) putSlice(d []byte, it *Item, flags byte, object []byte) int {
+	if !it.begun {
+		it.begun, it.id = true, p.id
+		p.id++
+		p.setHead(it, flags, object)
+	}
+	n := min(len(d)-sliceLen, len(object)-it.sent)
+	d[0] = kindSlice | flags
+	binary.BigEndian.PutUint16(d[1:], uint16(sliceLen-tagLen+n))
+	binary.BigEndian.PutUint16(d[3:], it.id)
+	putU24(d[5:], it.sent)
+	putU24(d[8:], len(object))
+	copy(d[sliceLen:], object[it.sent:it.sent+n])
+	it.sent += n
+	return n
+}
+
+// setHead keeps the headers of a superframe for the next datagram, so that the
+// loss of this one costs only the segments in it.
+func (p *Packer) setHead(it *Item, flags byte, object []byte) {
+	h := it.Buf.Header()
+	if h.GSOType == frame.GSONone {
+		return
+	}
+	f := it.Buf.Bytes()
+	end := int(h.CsumStart) + 8
+	if h.GSOType != frame.GSOUDP {
+		const dataOffset = 12
+		if int(h.CsumStart)+dataOffset >= len(f) {
+			return
+		}
+		end = int(h.CsumStart) + int(f[int(h.CsumStart)+dataOffset]>>4)*4
+	}
+	if end += partsLen(flags); end > min(maxHead, len(object)) {
+		return
+	}
+	p.head.id, p.head.flags, p.head.total = it.id, flags, len(object)
+	p.head.n = copy(p.head.b[:], object[:end])
+}
+
+// putHead writes the HEAD that is due, if any, and returns its length.
+func (p *Packer) putHead(d []byte) int {
+	h := &p.head
+	if h.n == 0 {
+		return 0
+	}
+	d[0] = kindHead | h.flags
+	binary.BigEndian.PutUint16(d[1:], uint16(headLen-tagLen+h.n))
+	binary.BigEndian.PutUint16(d[3:], h.id)
+	putU24(d[5:], h.total)
+	n := headLen + copy(d[headLen:], h.b[:h.n])
+	h.n = 0
+	return n
+}

@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/l2bridge/l2bridge/internal/frame"
+	"github.com/l2bridge/l2bridge/transport/wire"
+	"pgregory.net/rapid"
+)
+
+// fifo is a Source that hands out its items one after the other.
+type fifo struct{ items []*wire.Item }
+
+func (q *fifo) Next() *wire.Item {
+	if len(q.items) == 0 {
+		return nil
+	}
+	return q.items[0]
+}
+
+func (q *fifo) Sent(_ int, done bool) {
+	if done {
+		q.items[0].Buf.Release()
+		q.items = q.items[1:]
+	}
+}
+
+func (q *fifo) push(b *frame.Buf) { q.items = append(q.items, &wire.Item{Buf: b}) }
+
+// plain returns a frame of n bytes with a source and destination, else random.
+func plain(rng *rand.Rand, n int) []byte {
+	f := make([]byte, n)
+	for i := range f {
+		f[i] = byte(rng.Uint32())
+	}
+	copy(f, []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5})
+	return f
+}
+
+// tcp4 returns a TSO superframe with the given payload and segment size.
+func tcp4(payload, size int) *frame.Buf {
+	const hdr = 14 + 20 + 20
+	b := frame.Get(hdr + payload)
+	f := b.Bytes()
+	for i := range f {
+		f[i] = byte(i * 7)
+	}
+	copy(f, []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0})
+	ip := f[14:]
+	clear(ip[:40])
+	ip[0], ip[8], ip[9] = 0x45, 64, 6
+	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
+	copy(ip[12:], []byte{10, 0, 0, 1, 10, 0, 0, 2})
+	tcp := ip[20:]
+	binary.BigEndian.PutUint32(tcp[4:], 1000)
+	tcp[12], tcp[13] = 5<<4, 0x18
+	b.SetHeader(frame.Vnet{Flags: 1, GSOType: 1, GSOSize: uint16(size), CsumStart: 34, CsumOffset: 16})
+	h, err := frame.CheckVnet(b.Header(), f, 1500)
+	if err != nil {
+		panic(err)
+	}
+	b.SetHeader(h)
+	return b
+}
+
+// pack empties the source into datagrams of the given size.
+func pack(p *wire.Packer, q *fifo, size int) (datagrams [][]byte) {
+	for {
+		d := make([]byte, size)
+		n := p.Pack(d, q)
+		if n == 0 {
+			return datagrams
+		}
+		datagrams = append(datagrams, d[:n])
+	}
+}
+
+func receiver() *wire.Receiver {
+	return &wire.Receiver{MTU: 9000, Drops: new(wire.Drops), Salvage: true}
+}
+
+func drops(r *wire.Receiver) string {
+	var s string
+	for i := range wire.Reasons {
+		if n := r.Drops[i].Load(); n > 0 {
+			s += fmt.Sprintf("%s=%d ", i, n)
+		}
+	}
+	return s
+}
+
+// Whatever is packed comes out again, byte for byte and in order, and every
+// datagram but the last is full.
+func TestRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
+		size := rapid.IntRange(wire.MinSize, 1450).Draw(t, "size")
+		var p wire.Packer
+		q, r := new(fifo), receiver()
+		var want [][]byte
+		for range rapid.IntRange(1, 40).Draw(t, "frames") {
+			var b *frame.Buf
+			if rng.IntN(4) == 0 {
+				b = tcp4(1+rng.IntN(60000), 1448)
+			} else {
+				b = frame.New(plain(rng, 14+rng.IntN(9000)))
+			}
+			want = append(want, bytes.Clone(b.Raw()))
+			q.push(b)
+		}
+		datagrams := pack(&p, q, size)
+		var got [][]byte
+		for i, d := range datagrams {
+			if i < len(datagrams)-1 && len(d) != size {
+				t.Fatalf("datagram %d of %d has %d bytes of %d", i, len(datagrams), len(d), size)
+			}
+			for _, b := range r.Datagram(d, time.Time{}, nil) {
+				got = append(got, bytes.Clone(b.Raw()))
+				b.Release()
+			}
+		}
+		if len(got) != len(want) {
+			t.Fatalf("%d frames came of %d; %s", len(got), len(want), drops(r))
+		}
+		for i := range want {
+			if !bytes.Equal(got[i], want[i]) {
+				t.Fatalf("frame %d differs: %d bytes, want %d", i, len(got[i]), len(want[i]))
+			}
+		}
+	})
+}
+
+// Of a superframe that loses datagrams every segment arrives whose bytes, and
+// those of the headers, were not in them; and nothing else does.
+func TestSalvage(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const size, hdr, gso = 1163, 54, 1448
+		payload := rapid.IntRange(gso+1, 60000).Draw(t, "payload")
+		var p wire.Packer
+		q, r := new(fifo), receiver()
+		super := tcp4(payload, gso)
+		whole := bytes.Clone(super.Bytes())
+		q.push(super)
+		datagrams := pack(&p, q, size)
+		lost := map[int]bool{}
+		for range rapid.IntRange(1, 3).Draw(t, "losses") {
+			lost[rapid.IntRange(0, len(datagrams)-1).Draw(t, "lost")] = true
+		}
+		for range 4 { // what comes later
+			q.push(frame.New(plain(rand.New(rand.NewPCG(1, 1)), 60)))
+			datagrams = append(datagrams, pack(&p, q, size)...)
+		}
+		have := map[int]bool{}
+		now := time.Now()
+		take := func(bufs []*frame.Buf) {
+			for _, b := range bufs {
+				h, f := b.Header(), b.Bytes()
+				if len(f) == 60 {
+					b.Release()
+					continue
+				}
+				n := 0
+				frame.Split(b, func(seg *frame.Buf) {
+					s := seg.Bytes()
+					at := int(binary.BigEndian.Uint32(s[38:])) - 1000
+					if !bytes.Equal(s[hdr:], whole[hdr+at:hdr+at+len(s)-hdr]) {
+						t.Fatalf("segment at %d of a frame with %+v differs", at, h)
+					}
+					if have[at/gso] {
+						t.Fatalf("segment at %d came twice", at)
+					}
+					have[at/gso] = true
+					n++
+				})
+				b.Release()
+			}
+		}
+		for i, d := range datagrams {
+			if !lost[i] {
+				take(r.Datagram(d, now, nil))
+			}
+		}
+		take(r.Idle(now.Add(wire.SalvageAfter), nil))
+		if r.Waits() {
+			t.Fatal("something waits after salvage")
+		}
+
+		// The bytes of the object that each datagram carried, by its own fields.
+		var missing [][2]int
+		headers := false
+		for i, d := range datagrams {
+			for rec := d[2:]; len(rec) > 3 && rec[0]&0xf != 0; rec = rec[3+int(binary.BigEndian.Uint16(rec[1:])):] {
+				n := int(binary.BigEndian.Uint16(rec[1:]))
+				switch rec[0] & 0xf {
+				case 2:
+					from := int(rec[5])<<16 | int(rec[6])<<8 | int(rec[7]) - frame.VnetLen
+					to := from + n - 8
+					if lost[i] {
+						missing = append(missing, [2]int{from, to})
+					} else if from <= 0 && to >= hdr {
+						headers = true
+					}
+				case 3:
+					headers = headers || !lost[i]
+				}
+			}
+		}
+		for s := 0; s*gso < payload; s++ {
+			from, to := hdr+s*gso, min(hdr+payload, hdr+(s+1)*gso)
+			want := headers
+			for _, m := range missing {
+				if m[0] < to && m[1] > from {
+					want = false
+				}
+			}
+			if want != have[s] {
+				t.Fatalf("segment %d: arrived %v, want %v (lost %v, headers %v); %s", s, have[s], want, lost, headers, drops(r))
+			}
+		}
+	})
+}
+
+func TestHeartbeat(t *testing.T) {
+	var got []wire.Heartbeat
+	r := receiver()
+	r.Heartbeat = func(h wire.Heartbeat) { got = append(got, h) }
+	d := wire.AppendHeartbeat(nil, 7, wire.Ping, 0x0102030405060708, 0)
+	if want := append([]byte{0, 7, 4, 0, 9, 1, 1, 2, 3, 4, 5, 6, 7, 8}, make([]byte, 50)...); !bytes.Equal(d, want) {
+		t.Errorf("heartbeat is %x, want %x", d, want)
+	}
+	r.Datagram(d, time.Time{}, nil)
+	if len(got) != 1 || got[0] != (wire.Heartbeat{wire.Ping, 0x0102030405060708, 64}) {
+		t.Errorf("heartbeats %v", got)
+	}
+}
+
+func FuzzReceiver(f *testing.F) {
+	f.Add([]byte("\x00\x05\x01\x00\x0e\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
+	f.Add([]byte("\x00\x06\x02\x00\x0c\x00\x02\x00\x00\x00\x00\x05\xea\xaa\xbb\xcc\xdd\x00\x00"))
+	var p wire.Packer
+	q := new(fifo)
+	q.push(tcp4(5000, 1448))
+	q.push(frame.New(make([]byte, 700)))
+	var all []byte
+	for _, d := range pack(&p, q, wire.MinSize) {
+		f.Add(d)
+		all = append(binary.BigEndian.AppendUint16(all, uint16(len(d))), d...)
+	}
+	f.Add(all)
+	f.Fuzz(func(t *testing.T, in []byte) {
+		r := receiver()
+		defer r.Close()
+		now := time.Now()
+		for len(in) >= 2 { // datagrams, each behind its length
+			n := min(int(binary.BigEndian.Uint16(in)), len(in)-2)
+			for _, b := range r.Datagram(in[2:2+n], now, nil) {
+				if _, err := frame.CheckVnet(b.Header(), b.Bytes(), r.MTU); err != nil {
+					t.Errorf("delivered a frame that does not pass: %v", err)
+				}
+				b.Release()
+			}
+			in = in[2+n:]
+		}
+		for _, b := range r.Idle(now.Add(time.Second), nil) {
+			b.Release()
+		}
+	})
+}
+
+func FuzzControl(f *testing.F) {
+	f.Add(wire.Hello{Lane: 1, ConnIDLen: 17, MTU: 1500, Features: 7}.Append(nil))
+	f.Add(wire.Goodbye{Reason: 1, Text: "so long"}.Append(nil))
+	f.Add(wire.ProbeAck{Lane: 2, Nonce: 3}.Append(nil))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		r := bytes.NewReader(in)
+		for {
+			typ, body, err := wire.ReadMessage(r, nil)
+			if err != nil {
+				return
+			}
+			var again []byte
+			switch typ {
+			case wire.TypeHello:
+				if m, err := wire.ParseHello(body); err == nil {
+					again = m.Append(nil)
+				}
+			case wire.TypeGoodbye:
+				if m, err := wire.ParseGoodbye(body); err == nil {
+					again = m.Append(nil)
+				}
+			case wire.TypeProbeAck:
+				if m, err := wire.ParseProbeAck(body); err == nil {
+					again = m.Append(nil)
+				}
+			}
+			if again != nil && !bytes.HasPrefix(body, again[3:]) {
+				t.Errorf("type %d body %x is written again as %x", typ, body, again)
+			}
+		}
+	})
+}
+
+func BenchmarkPack(b *testing.B) {
+	for _, n := range []int{64, 1514, 62000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			buf := frame.New(make([]byte, min(n, 1514)))
+			if n > 9000 {
+				buf = tcp4(n-54, 1448)
+			}
+			var p wire.Packer
+			src := &endless{buf: buf}
+			d := make([]byte, 1410)
+			b.SetBytes(int64(n))
+			b.ReportAllocs()
+			for b.Loop() {
+				for done := src.done; src.done == done; {
+					p.Pack(d, src)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkReassemble(b *testing.B) {
+	var p wire.Packer
+	q := new(fifo)
+	q.push(tcp4(62000, 1448))
+	datagrams := pack(&p, q, 1410)
+	r := receiver()
+	frames := make([]*frame.Buf, 0, 64)
+	now := time.Now()
+	b.SetBytes(62000)
+	b.ReportAllocs()
+	var seq, id uint16
+	for b.Loop() {
+		for _, d := range datagrams {
+			binary.BigEndian.PutUint16(d, seq)
+			seq++
+			for rec := d[2:]; len(rec) > 8 && rec[0]&0xf != 0; rec = rec[3+int(binary.BigEndian.Uint16(rec[1:])):] {
+				binary.BigEndian.PutUint16(rec[3:], id)
+			}
+			for _, f := range r.Datagram(d, now, frames[:0]) {
+				f.Release()
+			}
+		}
+		id++
+	}
+}
+
+// endless is a Source that hands out the same frame for ever.
+type endless struct {
+	buf  *frame.Buf
+	item wire.Item
+	done int
+}
+
+func (e *endless) Next() *wire.Item {
+	if e.item.Buf == nil {
+		e.item = wire.Item{Buf: e.buf}
+	}
+	return &e.item
+}
+
+func (e *endless) Sent(_ int, done bool) {
+	if done {
+		e.item.Buf = nil
+		e.done++
+	}
+}
+
+func TestNoAllocations(t *testing.T) {
+	for name, bench := range map[string]func(*testing.B){"pack": BenchmarkPack, "reassemble": BenchmarkReassemble} {
+		if n := testing.Benchmark(bench).AllocsPerOp(); n != 0 {
+			t.Errorf("%s: %d allocations per frame", name, n)
+		}
+	}
+}
