@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Setting is one thing that can be set, by a flag or by a key.
+type Setting struct {
+	Key  string // the config key
+	Flag string // the flag, without dashes
+	Arg  string // what the flag's argument is called in a usage line
+	Help string // one line, no full stop
+
+	form form
+	set  func(c *Config, text string) error // of one value; nil for a list
+	get  func(c *Config) any                // string, int, uint64 or mask; nil for a list
+	list func(c *Config) *[]string          // of a list of HOST:PORT; else nil
+}
+
+// IsList reports whether the setting takes any number of texts.
+func (s *Setting) IsList() bool { return s.list != nil }
+
+// form is how a value is written in TOML.
+type form int
+
+const (
+	word         form = iota // "a string"
+	number                   // 42, 0x2a
+	wordOrNumber             // either
+	words                    // ["a string", "another"]
+)
+
+func (f form) String() string {
+	switch f {
+	case word:
+		return `a string in quotes`
+	case number:
+		return `a whole number without quotes`
+	case wordOrNumber:
+		return `a whole number or a string in quotes`
+	case words:
+		return `a list of strings, such as ["site-b:4433"]`
+	}
+	panic("config: unknown form")
+}
+
+// mask is a number that people read in hexadecimal.
+type mask uint16
+
+// Settings returns every setting, in the order of the reference file. The
+// slice is shared and must not be changed.
+func Settings() []Setting { return settings }
+
+var settings = []Setting{
+	{
+		Key: "site", Flag: "site", Arg: "NAME", form: word,
+		Help: "name of this site (default: first label of the host name)",
+		set: func(c *Config, v string) error {
+			c.Site = v
+			return CheckSite(v)
+		},
+		get: func(c *Config) any { return c.Site },
+	},
+	{
+		Key: "bridge", Flag: "bridge", Arg: "BR", form: word,
+		Help: "Linux bridge to attach to, made when absent; '' for none (default br0)",
+		set: func(c *Config, v string) error {
+			c.Bridge = v
+			if v == "" {
+				return nil
+			}
+			return checkDevice(v)
+		},
+		get: func(c *Config) any { return c.Bridge },
+	},
+	{
+		Key: "tap", Flag: "tap", Arg: "NAME", form: word,
+		Help: "name of the TAP device (default l2b0, with -n NAME l2b-NAME)",
+		set: func(c *Config, v string) error {
+			c.TAP = v
+			return checkDevice(v)
+		},
+		get: func(c *Config) any { return c.TAP },
+	},
+	{
+		Key: "listen", Flag: "listen", Arg: "ADDR:PORT", form: word,
+		Help: "UDP address to listen at (default [::]:4433, which takes IPv4 too)",
+		set: func(c *Config, v string) (err error) {
+			c.Listen, err = parseListen(v)
+			return err
+		},
+		get: func(c *Config) any { return c.Listen.String() },
+	},
+	{
+		Key: "advertise", Flag: "advertise", Arg: "HOST:PORT", form: words,
+		Help: "address that invitations and other members are told; repeatable",
+		list: func(c *Config) *[]string { return &c.Advertise },
+	},
+	{
+		Key: "peers", Flag: "peer", Arg: "HOST:PORT", form: words,
+		Help: "peer to connect to; repeatable",
+		list: func(c *Config) *[]string { return &c.Peers },
+	},
+	{
+		Key: "mtu", Flag: "mtu", Arg: "N", form: number,
+		Help: "MTU of the TAP; 0 for that of the bridge, else 1500 (default 0)",
+		set: func(c *Config, v string) error {
+			n, ok := parseUint(v, 9000)
+			if !ok || n != 0 && n < 576 { // 576: the least every IPv4 host takes, RFC 791
+				return errors.New("want 576 to 9000 (or 0: that of the bridge, else 1500)")
+			}
+			c.MTU = int(n)
+			return nil
+		},
+		get: func(c *Config) any { return c.MTU },
+	},
+	{
+		Key: "carrier", Flag: "carrier", Arg: "auto|on", form: word,
+		Help: "link of the TAP: up while there is a peer, or always (default auto)",
+		set: func(c *Config, v string) (err error) {
+			c.CarrierOn, err = parseEither(v, "on", "auto")
+			return err
+		},
+		get: func(c *Config) any { return either(c.CarrierOn, "on", "auto") },
+	},
+	{
+		Key: "ageing", Flag: "ageing", Arg: "TIME", form: word,
+		Help: "how long a silent station is remembered (default 300s)",
+		set: func(c *Config, v string) error {
+			d, err := time.ParseDuration(v)
+			// The upper end is that of IEEE 802.1Q, table 8-6.
+			if err != nil || d < time.Second || d > 1e6*time.Second {
+				return errors.New("want a time from 1s to 1000000s, with its unit (such as 300s)")
+			}
+			c.Ageing = d
+			return nil
+		},
+		get: func(c *Config) any { return durationText(c.Ageing) },
+	},
+	{
+		Key: "fdb_max", Flag: "fdb-max", Arg: "N", form: number,
+		Help: "stations in the MAC table at most (default 262144)",
+		set: func(c *Config, v string) (err error) {
+			c.FDBMax, err = parseStations(v)
+			return err
+		},
+		get: func(c *Config) any { return c.FDBMax },
+	},
+	{
+		Key: "fdb_max_per_peer", Flag: "fdb-max-per-peer", Arg: "N", form: number,
+		Help: "stations learned from one peer at most (default 4096)",
+		set: func(c *Config, v string) (err error) {
+			c.FDBMaxPerPeer, err = parseStations(v)
+			return err
+		},
+		get: func(c *Config) any { return c.FDBMaxPerPeer },
+	},
+	{
+		Key: "forward_reserved", Flag: "forward-reserved", Arg: "MASK", form: wordOrNumber,
+		Help: "bit X lets 01:80:c2:00:00:0X pass, as group_fwd_mask (default 0)",
+		set: func(c *Config, v string) error {
+			n, err := strconv.ParseUint(v, 0, 16)
+			if err != nil {
+				return errors.New("want a mask of 16 bits (such as 0x4000, which lets LLDP pass)")
+			}
+			// As net/bridge does: BR_GROUPFWD_MACPAUSE in br_private.h. A
+			// PAUSE frame halts whole links and means only the next hop.
+			if n&2 != 0 {
+				return fmt.Errorf("bit 1 is PAUSE, which never crosses a bridge (want %#x)", n&^2)
+			}
+			c.ForwardReserved = uint16(n)
+			return nil
+		},
+		get: func(c *Config) any { return mask(c.ForwardReserved) },
+	},
+	{
+		Key: "superframes", Flag: "superframes", Arg: "on|off", form: word,
+		Help: "carry TSO and USO frames whole (default on)",
+		set: func(c *Config, v string) (err error) {
+			c.Superframes, err = parseEither(v, "on", "off")
+			return err
+		},
+		get: func(c *Config) any { return either(c.Superframes, "on", "off") },
+	},
+	{
+		Key: "lanes", Flag: "lanes", Arg: "auto|N", form: wordOrNumber,
+		Help: "connections to each peer: as needed, or 1 to 16 (default auto)",
+		set: func(c *Config, v string) error {
+			n, ok := parseUint(v, 16)
+			if v != "auto" && (!ok || n == 0) {
+				return errors.New(`want "auto" or 1 to 16 (auto suits nearly all)`)
+			}
+			c.Lanes = int(n)
+			return nil
+		},
+		get: func(c *Config) any {
+			if c.Lanes == 0 {
+				return "auto"
+			}
+			return strconv.Itoa(c.Lanes)
+		},
+	},
+	{
+		Key: "rate", Flag: "rate", Arg: "BITS", form: wordOrNumber,
+		Help: "bits a second to each peer, with k, m or g; 0 for no bound (default 0)",
+		set: func(c *Config, v string) error {
+			n, ok := parseRate(v)
+			if !ok || n != 0 && (n < 64e3 || n > 1e12) {
+				return errors.New("want bits a second from 64k to 1000g (such as 100m; 0 for no bound)")
+			}
+			c.Rate = n
+			return nil
+		},
+		get: func(c *Config) any { return c.Rate },
+	},
+}
+
+// settingOf returns the setting of that key, or nil.
+func settingOf(key string) *Setting {
+	i := slices.IndexFunc(settings, func(s Setting) bool { return s.Key == key })
+	if i < 0 {
+		return nil
+	}
+	return &settings[i]
+}
+
+// add gives s one text, which a list appends.
+func (s *Setting) add(c *Config, text string) error {
+	if s.list == nil {
+		return s.set(c, text)
+	}
+	list := s.list(c)
+	switch {
+	case slices.Contains(*list, text):
+		return nil
+	case len(*list) == maxEndpoints:
+		return fmt.Errorf("more than %d (leave some out)", maxEndpoints)
+	}
+	*list = append(*list, text)
+	return checkEndpoint(text)
+}
+
+// value is what s stands at: string, int, uint64, mask or []string.
+func (s *Setting) value(c *Config) any {
+	if s.list == nil {
+		return s.get(c)
+	}
+	return append([]string{}, *s.list(c)...)
+}
+
+// maxEndpoints bounds a list. Members tell each other of members, so no
+// site ever needs to name them all.
+const maxEndpoints = 64
+
+var validSite = regexp.MustCompile(`^[a-z0-9-]{1,63}$`)
+
+// CheckSite says what is wrong with name as the name of a site: the rule and
+// the remedy, without place and value.
+func CheckSite(name string) error {
+	switch {
+	case !validSite.MatchString(name):
+		return errors.New("want 1 to 63 of a-z, 0-9 and - (such as home)")
+	case name == "local" || name == "all":
+		return errors.New("a reserved word (choose another name)")
+	}
+	return nil
+}
+
+var validDevice = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,15}$`)
+
+// checkDevice is stricter than the kernel (dev_valid_name in net/core/dev.c),
+// which lets through what breaks scripts, and takes % for a template.
+func checkDevice(name string) error {
+	if !validDevice.MatchString(name) || strings.Trim(name, ".") == "" || name[0] == '-' {
+		return errors.New("want a device name: 1 to 15 of letters, digits, _, . and - (such as br0)")
+	}
+	return nil
+}
+
+func parseListen(v string) (netip.AddrPort, error) {
+	if strings.HasPrefix(v, ":") {
+		v = "[::]" + v
+	}
+	ap, err := netip.ParseAddrPort(v)
+	switch {
+	case err != nil:
+		return ap, errors.New("want IP:PORT (such as [::]:4433 or 192.0.2.1:4433)")
+	case ap.Port() == 0:
+		return ap, errors.New("port 0 changes at every start (want 1 to 65535, such as 4433)")
+	case ap.Addr().IsMulticast():
+		return ap, errors.New("a multicast address (want one of this host, or [::]:4433 for all)")
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), nil
+}
+
+var validHostLabel = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$`)
+
+// checkEndpoint checks HOST:PORT, where HOST is an address or a DNS name.
+func checkEndpoint(v string) error {
+	host, port, err := net.SplitHostPort(v)
+	if err != nil {
+		var detail *net.AddrError
+		if errors.As(err, &detail) && detail.Err == "missing port in address" {
+			return errors.New("missing port (want HOST:PORT, such as site-b:4433)")
+		}
+		return errors.New("want HOST:PORT (such as site-b:4433 or [2001:db8::1]:4433)")
+	}
+	if n, ok := parseUint(port, math.MaxUint16); !ok || n == 0 {
+		return errors.New("want a port from 1 to 65535 (such as site-b:4433)")
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		if ip.IsUnspecified() || ip.IsMulticast() {
+			return errors.New("not the address of one host (name the host that peers can reach)")
+		}
+		return nil
+	}
+	labels := strings.Split(strings.TrimSuffix(host, "."), ".")
+	if len(host) > 253 || !slices.ContainsFunc([]byte(host), isLetter) ||
+		slices.ContainsFunc(labels, func(l string) bool { return !validHostLabel.MatchString(l) }) {
+		return errors.New("neither an address nor a host name (want HOST:PORT, such as site-b:4433)")
+	}
+	return nil
+}
+
+// isLetter tells a host name from a mistyped address such as 192.0.2.300.
+func isLetter(b byte) bool { return 'a' <= b|0x20 && b|0x20 <= 'z' }
+
+// parseUint reads plain decimal digits, nothing else, up to most.
+func parseUint(v string, most uint64) (uint64, bool) {
+	n, err := strconv.ParseUint(v, 10, 64)
+	return n, err == nil && n <= most
+}
+
+func parseStations(v string) (int, error) {
+	n, ok := parseUint(v, 1<<22) // about 400 MB of table
+	if !ok || n < 1 {
+		return 0, errors.New("want 1 to 4194304 stations")
+	}
+	return int(n), nil
+}
+
+// parseRate reads decimal digits and a suffix of powers of 1000.
+func parseRate(v string) (uint64, bool) {
+	unit := uint64(1)
+	if v != "" {
+		switch v[len(v)-1] | 0x20 {
+		case 'k':
+			unit = 1e3
+		case 'm':
+			unit = 1e6
+		case 'g':
+			unit = 1e9
+		}
+	}
+	if unit > 1 {
+		v = v[:len(v)-1]
+	}
+	n, ok := parseUint(v, math.MaxUint64/unit)
+	return n * unit, ok
+}
+
+// durationText writes whole seconds as seconds, as people set ageing.
+func durationText(d time.Duration) string {
+	if d%time.Second == 0 {
+		return fmt.Sprintf("%ds", d/time.Second)
+	}
+	return d.String()
+}
+
+func parseEither(v, yes, no string) (bool, error) {
+	if v != yes && v != no {
+		return false, fmt.Errorf("want %q or %q", yes, no)
+	}
+	return v == yes, nil
+}
+
+func either(b bool, yes, no string) string {
+	if b {
+		return yes
+	}
+	return no
+}
