@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# make help lists what there is. Tests that need root are in test/; all the
+# rest runs as anybody.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -e -c
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+
+# sudo drops the PATH that go is on.
+GO       ?= $(shell command -v go || echo /usr/local/go/bin/go)
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 20s
+E2E      ?= .
+PREFIX   ?= /usr/local
+UNITDIR  ?= $(PREFIX)/lib/systemd/system
+
+export PATH := $(dir $(GO)):$(PATH):/usr/sbin:/sbin
+
+# What a TAP, a netlink socket or a namespace is part of is Linux only. The
+# rest builds anywhere, and darwin holds it to that.
+LINUX_ONLY := cmd/ internal/tap internal/daemon internal/deps test/ transport/udpconn
+PORTABLE    = $(shell $(GO) list ./... | grep -v $(LINUX_ONLY:%=-e /%))
+
+TALLY := $(GO) run ./test/tally
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## bin/l2bridge
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/l2bridge ./cmd/l2bridge
+
+.PHONY: test
+test: root need vet cross ## everything there is to test; needs root, installs what it lacks on Debian
+	{ $(GO) test -json -race -shuffle=on $$($(GO) list ./... | grep -v /test$$) || true; \
+	  $(GO) test -json -race -timeout 20m ./test || true; } | $(TALLY)
+
+.PHONY: check
+check: vet ## what needs no root: format, vet, unit tests with the race detector
+	$(GO) test -json -race -shuffle=on $$($(GO) list ./... | grep -v -e /test$$ -e /test/lab$$) | $(TALLY)
+
+.PHONY: race
+race: ## unit tests ten times over with the race detector, in another order each time
+	$(GO) test -race -shuffle=on -count=10 $$($(GO) list ./... | grep -v -e /test$$ -e /test/lab$$)
+
+.PHONY: e2e
+e2e: root need ## end-to-end tests, as users run it, without the race detector; E2E=REGEXP picks some
+	$(GO) test -v -count=1 -timeout 20m -run '$(E2E)' ./test
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (20s)
+	@grep -rHoE '^func Fuzz[A-Za-z0-9_]+' --include='*_test.go' . | while IFS=: read -r file name; do \
+		echo "$${file%/*} $${name#func }"; \
+		$(GO) test "$${file%/*}" -run='^$$' -fuzz="^$${name#func }$$" -fuzztime=$(FUZZTIME); \
+	done
+
+.PHONY: bench
+bench: ## benchmarks
+	$(GO) test -run='^$$' -bench=. -benchmem ./...
+
+.PHONY: vet
+vet: ## gofmt and go vet
+	@bad=$$(gofmt -l .); \
+	if [[ $$bad ]]; then echo "not formatted, make fmt mends it:"; echo "$$bad"; exit 1; fi
+	$(GO) vet ./...
+
+.PHONY: lint
+lint: vet ## vet and staticcheck; its first run builds it
+	$(GO) tool -modfile=test/tools/go.mod staticcheck -checks=all ./...
+
+.PHONY: fmt
+fmt: ## format
+	gofmt -s -w .
+
+.PHONY: cross
+cross: ## compile for linux/arm64, and what claims to be portable for darwin
+	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build ./...
+	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) build $(PORTABLE)
+
+.PHONY: demo
+demo: root ## two sites on one LAN, inside this machine; KEEP=1 leaves them up
+	@test/demo.sh up
+
+.PHONY: demo-down
+demo-down: root ## end what KEEP=1 left
+	@test/demo.sh down
+
+.PHONY: man
+man: ## manual pages in dist/man
+	mkdir -p dist/man
+	$(GO) run -tags man ./cmd/l2bridge man dist/man
+
+.PHONY: completions
+completions: build ## shell completions in dist/completions
+	mkdir -p dist/completions
+	for shell in bash zsh fish; do bin/l2bridge completion $$shell >dist/completions/l2bridge.$$shell; done
+
+.PHONY: install
+install: build man completions ## into PREFIX (/usr/local), with units, pages and completions
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin bin/l2bridge
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man1 dist/man/*.1
+	install -D -m 0644 dist/completions/l2bridge.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/l2bridge
+	install -D -m 0644 dist/completions/l2bridge.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_l2bridge
+	install -D -m 0644 dist/completions/l2bridge.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/l2bridge.fish
+	install -d $(DESTDIR)$(UNITDIR)
+	for unit in deploy/*.service; do \
+		sed 's|^\(Exec[A-Za-z]*=[-+!:@]*\)/usr/bin/|\1$(PREFIX)/bin/|' $$unit >$(DESTDIR)$(UNITDIR)/$${unit##*/}; \
+	done
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin dist
+
+.PHONY: root
+root:
+	@[[ $$EUID -eq 0 ]] || { echo "this makes network namespaces and needs root: sudo make $(MAKECMDGOALS)" >&2; exit 1; }
+
+.PHONY: need
+need:
+	@test/need.sh ip:iproute2 ping:iputils-ping iperf3:iperf3 dnsmasq:dnsmasq-base udhcpc:udhcpc gcc:gcc gcc:libc6-dev
