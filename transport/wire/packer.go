@@ -4,6 +4,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"sync/atomic"
 
 	"github.com/l2bridge/l2bridge/internal/frame"
 )
@@ -18,6 +19,10 @@ type Item struct {
 	begun bool   // the first slice has been sent
 }
 
+// Begun reports whether part of the frame has been sent, so that the rest must
+// follow on the same lane.
+func (it *Item) Begun() bool { return it.begun }
+
 // Source hands out what waits to be sent, in the order that it should go.
 type Source interface {
 	// Next returns the item whose turn it is, or nil when nothing waits. It
@@ -30,9 +35,9 @@ type Source interface {
 	Sent(n int, done bool)
 }
 
-// Packer fills the datagrams of one lane. It is used by one goroutine.
+// Packer fills the datagrams of one lane. Pack is used by one goroutine.
 type Packer struct {
-	seq  uint16
+	seq  atomic.Uint32
 	id   uint16
 	head heading
 }
@@ -51,11 +56,8 @@ type heading struct {
 const leastSlice = 16
 
 // Seq returns the sequence of the next datagram and counts on: for datagrams
-// that are made elsewhere, such as heartbeats.
-func (p *Packer) Seq() uint16 {
-	p.seq++
-	return p.seq - 1
-}
+// that are made elsewhere, such as heartbeats, by any goroutine.
+func (p *Packer) Seq() uint16 { return uint16(p.seq.Add(1) - 1) }
 
 // Pack fills one datagram from the source and returns its length. d is the
 // memory for it, as long as the greatest datagram that the lane takes, at least

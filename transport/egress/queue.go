@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package egress is what waits to leave for a peer.
+package egress
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/l2bridge/l2bridge/internal/frame"
+	"github.com/l2bridge/l2bridge/transport/wire"
+)
+
+// Bounds of a queue. The bytes are those of a long fat path (64 superframes);
+// the frames keep the ring small when they are short. What has waited for
+// MaxAge is stale: after a stall the LAN has asked again, or given up.
+const (
+	MaxFrames = 2048
+	MaxBytes  = 4 << 20
+	MaxAge    = time.Second
+)
+
+// Queue holds the frames for one peer in the order they came. Any goroutine
+// may Push; one at a time takes. It is a wire.Source.
+type Queue struct {
+	full, stale atomic.Uint64
+
+	ready chan struct{} // holds a token when a frame may wait
+	now   time.Time     // the taker's clock, read once a datagram
+
+	mu    sync.Mutex
+	ring  [MaxFrames]entry
+	first int // index of the oldest
+	n     int // frames in the ring
+	bytes int // of these frames
+}
+
+type entry struct {
+	wire.Item
+	since time.Time
+}
+
+// New returns an empty Queue.
+func New() *Queue { return &Queue{ready: make(chan struct{}, 1)} }
+
+// Push adds frames at the end. It never blocks: frames that find the queue full
+// are dropped and counted. The frames are borrowed; those that stay are
+// retained.
+func (q *Queue) Push(frames []*frame.Buf) {
+	now := time.Now()
+	q.mu.Lock()
+	for i, b := range frames {
+		if q.n == MaxFrames || q.bytes+b.Len() > MaxBytes {
+			q.full.Add(uint64(len(frames) - i))
+			break
+		}
+		q.ring[(q.first+q.n)%MaxFrames] = entry{wire.Item{Buf: b.Retain()}, now}
+		q.n++
+		q.bytes += b.Len()
+	}
+	q.mu.Unlock()
+	q.signal()
+}
+
+func (q *Queue) signal() {
+	select {
+	case q.ready <- struct{}{}:
+	default:
+	}
+}
+
+// Wait blocks until a frame waits, and reports false when ctx is done first.
+// It is called before each datagram.
+func (q *Queue) Wait(ctx context.Context) bool {
+	for {
+		q.mu.Lock()
+		n := q.n
+		q.mu.Unlock()
+		if n > 0 {
+			q.now = time.Now()
+			return ctx.Err() == nil
+		}
+		select {
+		case <-q.ready:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// Next implements wire.Source. Frames that are stale, and not begun, are
+// dropped and counted.
+func (q *Queue) Next() *wire.Item {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.n > 0 {
+		e := &q.ring[q.first]
+		if e.Begun() || q.now.Sub(e.since) < MaxAge {
+			return &e.Item
+		}
+		q.stale.Add(1)
+		q.popLocked()
+	}
+	return nil
+}
+
+// Sent implements wire.Source.
+func (q *Queue) Sent(_ int, done bool) {
+	if done {
+		q.mu.Lock()
+		q.popLocked()
+		q.mu.Unlock()
+	}
+}
+
+func (q *Queue) popLocked() {
+	e := &q.ring[q.first]
+	q.bytes -= e.Buf.Len()
+	e.Buf.Release()
+	*e = entry{}
+	q.first = (q.first + 1) % MaxFrames
+	q.n--
+}
+
+// Restart makes the frame that is half sent begin anew, on another lane.
+func (q *Queue) Restart() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.n > 0 {
+		e := &q.ring[q.first]
+		e.Item = wire.Item{Buf: e.Buf}
+	}
+}
+
+// Clear drops what waits, uncounted: nobody is there to have it.
+func (q *Queue) Clear() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.n > 0 {
+		q.popLocked()
+	}
+}
+
+// Drops returns how many frames found the queue full, and how many grew stale
+// in it.
+func (q *Queue) Drops() (full, stale uint64) { return q.full.Load(), q.stale.Load() }
