@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wirepeer
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+)
+
+// GenerateMTU is the LAN whose limits the frames of [Generate] are drawn
+// around; a receiver with another MTU may be given them as well.
+const GenerateMTU = 1500
+
+// Generate returns n datagrams of one lane in the order of their arrival:
+// bursts of honest traffic, some of them lost, repeated and out of order, and
+// between them bursts and changes that no honest sender makes. The same state
+// of rng makes the same datagrams.
+func Generate(rng *rand.Rand, n int) [][]byte {
+	g := &generator{rng: rng}
+	// Begin at once before the wraps, often.
+	g.Size = g.pick(600, 1200, 1350, 1452, 9000)
+	g.ID = uint16(g.pick(0, 0xfff0, rng.IntN(1<<16)))
+	g.Sequence = uint16(g.pick(0, 0xfff0, rng.IntN(1<<16)))
+
+	var out [][]byte
+	for len(out) < n {
+		var burst [][]byte
+		switch g.rng.IntN(4) {
+		case 0:
+			burst = g.honest()
+		case 1:
+			burst = g.path(g.honest())
+		case 2:
+			burst = g.mutate(g.path(g.honest()))
+		case 3:
+			burst = g.attack()
+		}
+		out = append(out, burst...)
+	}
+	return out[:n:n]
+}
+
+type generator struct {
+	rng *rand.Rand
+	Sender
+}
+
+func (g *generator) pick(choices ...int) int { return choices[g.rng.IntN(len(choices))] }
+
+// one reports true once in n times.
+func (g *generator) one(n int) bool { return g.rng.IntN(n) == 0 }
+
+// near returns v or one of its neighbours, not below 0.
+func (g *generator) near(v int) int { return max(0, v+g.rng.IntN(5)-2) }
+
+func (g *generator) fill(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(g.rng.Uint32())
+	}
+	return b
+}
+
+// honest returns what an honest sender would send when a few frames wait.
+func (g *generator) honest() [][]byte {
+	if g.one(6) {
+		return [][]byte{g.Heartbeat(Heartbeat{byte(g.rng.IntN(4)), g.rng.Uint64()})}
+	}
+	objects := make([]Object, 1+g.rng.IntN(8))
+	for i := range objects {
+		objects[i] = g.object()
+	}
+	return g.Datagrams(objects)
+}
+
+// path does to datagrams what a path may: it loses, repeats and overtakes.
+func (g *generator) path(in [][]byte) [][]byte {
+	lose, repeat, overtake := g.pick(4, 20, 1000), g.pick(20, 1000), g.pick(3, 10, 1000)
+	var out [][]byte
+	for _, b := range in {
+		if g.one(lose) {
+			continue
+		}
+		out = append(out, b)
+		if g.one(repeat) {
+			out = append(out, b)
+		}
+	}
+	for i := range out {
+		if g.one(overtake) {
+			j := min(len(out)-1, i+g.rng.IntN(6))
+			out[i], out[j] = out[j], out[i]
+		}
+	}
+	return out
+}
+
+// object returns a frame that a LAN of GenerateMTU takes, in most cases.
+func (g *generator) object() Object {
+	var o Object
+	switch g.rng.IntN(4) {
+	case 0:
+		o = g.superframe()
+	case 1:
+		o = g.checksumFrame()
+	default:
+		o = Object{Frame: g.plainFrame()}
+	}
+	if g.one(6) {
+		o.Flags |= Striped
+		o.Stripe, o.Position = uint16(g.rng.IntN(3)), g.rng.Uint32()
+	}
+	if g.one(6) {
+		o.Flags |= Relayed
+		copy(o.Destination[:], g.fill(8))
+		copy(o.Source[:], g.fill(8))
+	}
+	return o
+}
+
+// plainFrame is a complete frame of any length up to the MTU, now and then
+// just beyond it.
+func (g *generator) plainFrame() []byte {
+	b := g.ethernet(g.rng.IntN(4), g.rng.IntN(1<<16))
+	limit := minFrame + GenerateMTU
+	if n := len(b) - minFrame; n <= 8 {
+		limit += n // the tags
+	}
+	switch g.rng.IntN(4) {
+	case 0:
+		return b
+	case 1:
+		return append(b, g.fill(g.near(limit)-len(b))...)
+	default:
+		return append(b, g.fill(g.rng.IntN(limit-len(b)))...)
+	}
+}
+
+// checksumFrame has a virtio-net header without GSO.
+func (g *generator) checksumFrame() Object {
+	o := Object{Flags: VNET, Frame: g.plainFrame()}
+	var v vnet
+	if len(o.Frame) >= minFrame+2 && !g.one(4) {
+		v.flags = needsCSUM
+		v.csumStart = minFrame + g.rng.IntN(len(o.Frame)-minFrame-1)
+		v.csumOffset = g.rng.IntN(len(o.Frame) - v.csumStart - 1)
+	}
+	o.Header = v.bytes()
+	return o
+}
+
+// superframe is TCP or UDP over IPv4 or IPv6 with up to two tags and a payload
+// of one byte to as much as IP can say.
+func (g *generator) superframe() Object {
+	v := vnet{flags: needsCSUM, gsoType: gsoUDP, csumOffset: checksumInUDP}
+	udp, six := g.one(3), g.one(2)
+	ether, protocol := etherTypeIPv4, byte(protocolUDP)
+	if six {
+		ether = etherTypeIPv6
+	}
+	if !udp {
+		protocol = protocolTCP
+		v.csumOffset = checksumInTCP
+		v.gsoType = gsoTCP4
+		if six {
+			v.gsoType = gsoTCP6
+		}
+		if g.one(3) {
+			v.gsoType |= gsoECN
+		}
+	}
+	b := g.ethernet(g.rng.IntN(3), ether)
+	tags := len(b) - minFrame
+	ip := len(b)
+	if six {
+		b = append(b, g.fill(minIPv6)...)
+		b[ip], b[ip+6] = 6<<4, protocol
+	} else {
+		words := g.pick(5, 5, 5, 6, 15)
+		b = append(b, g.fill(4*words)...)
+		b[ip], b[ip+6], b[ip+7], b[ip+9] = 4<<4|byte(words), 0x40, 0, protocol
+	}
+	v.csumStart = len(b)
+	transport := g.fill(udpLen)
+	if !udp {
+		words := g.pick(5, 8, 15)
+		transport = g.fill(4 * words)
+		transport[12] = byte(words) << 4
+	}
+	b = append(b, transport...)
+	v.headerBytes = g.pick(0, len(b))
+
+	room := minFrame + tags + GenerateMTU - len(b)
+	v.gsoSize = room - g.rng.IntN(room)
+	if g.one(6) {
+		v.gsoSize = max(1, g.near(room))
+	}
+	greatest := ip + 65535 - len(b)
+	payload := 1 + g.rng.IntN(g.pick(1, v.gsoSize, 4*v.gsoSize, 10000, greatest))
+	b = append(b, g.fill(min(payload, greatest))...)
+
+	// The lengths that the kernel would have written.
+	if six {
+		binary.BigEndian.PutUint16(b[ip+4:], uint16(len(b)-ip-minIPv6))
+	} else {
+		binary.BigEndian.PutUint16(b[ip+2:], uint16(len(b)-ip))
+	}
+	if udp {
+		binary.BigEndian.PutUint16(b[v.csumStart+4:], uint16(len(b)-v.csumStart))
+	}
+	return Object{Flags: VNET, Header: v.bytes(), Frame: b}
+}
+
+// ethernet is a header with some tags.
+func (g *generator) ethernet(tags, ether int) []byte {
+	b := g.fill(12)
+	for range tags {
+		b = binary.BigEndian.AppendUint16(b, uint16(g.pick(etherType8021Q, etherType8021AD)))
+		b = append(b, g.fill(2)...)
+	}
+	return binary.BigEndian.AppendUint16(b, uint16(ether))
+}
