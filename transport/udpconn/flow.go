@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package udpconn
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+const (
+	// creditLimit is how many datagrams of a flow may lie between the socket
+	// and the consumer. quic-go's receive queue holds 128 and drops the rest
+	// after acknowledging it, so that nobody ever learns; its queue before
+	// decryption holds 256 packets.
+	creditLimit = 100
+	// resumeBelow is where a held reader goes on: half, so that it hands up
+	// whole batches and sleeps seldom.
+	resumeBelow = creditLimit / 2
+	// firstCost is what a packet costs until the first measure, in datagrams;
+	// maxCost is where a reader that goes on has room for one packet.
+	firstCost = 8
+	maxCost   = creditLimit - resumeBelow
+
+	// maxHold is the longest that one flow may hold the reader, and with it
+	// every other flow of the socket.
+	maxHold = 5 * time.Millisecond
+	// holdTick is how often a held reader looks by itself. Only packets that
+	// carry no datagram need it: nobody reports when these are done with.
+	holdTick = 500 * time.Microsecond
+	// openAfterTimeout is how long a flow goes without credit after a hold
+	// that ended by time: that was a miscount, or a consumer that hangs, and
+	// either way waiting more helps nobody. Holds thus take 5 % of the time
+	// at worst.
+	openAfterTimeout = 100 * time.Millisecond
+)
+
+// Datagrams is what a [Flow] needs of a QUIC connection; *quic.Conn has it.
+type Datagrams interface {
+	ReceiveDatagram(context.Context) ([]byte, error)
+	ConnectionStats() quic.ConnectionStats
+	RemoteAddr() net.Addr
+}
+
+// Flow is the receiving side of one QUIC connection and its receive credit.
+// Whoever takes a connection's datagrams takes them from Receive, and nowhere
+// else. While a hundred of them wait to be taken, the reader of the socket is
+// held, and what comes in waits in the kernel's buffer, where loss is seen by
+// the sender's congestion control.
+//
+// The reader counts packets and the consumer datagrams; one packet may carry
+// several, or none. Two figures are exact, though: the connection's own count
+// of packets it has finished with, and that the queue of datagrams was empty
+// when the consumer had to wait. So each time the consumer waits, all packets
+// the connection had finished with before are settled:
+//
+//	packets handed up  ----settled----|--------taken-------->
+//	datagrams received ----settled----|---received--->
+//	                     nothing left  | at most taken x cost - received
+//
+// The cost of a packet, in datagrams, is measured over the packets settled.
+// A wrong guess in between makes the reader wait until the consumer has
+// caught up, and then it is settled. What never settles (packets that quic-go
+// dropped, another connection from the same address) runs into maxHold, and
+// the count starts over.
+type Flow struct {
+	conn   Datagrams
+	ctx    context.Context // a flowContext
+	stop   func() bool
+	flows  *flows
+	remote net.Addr // conn's, as last registered; for the consumer
+
+	received uint64      // consumer: conn's count of packets before it looked for datagrams
+	waiting  atomic.Bool // consumer: waits, and found no datagram before
+	poke     chan struct{}
+
+	taken  atomic.Uint64 // packets handed up
+	done   atomic.Uint64 // datagrams received
+	parked atomic.Bool   // the reader is held
+	closed atomic.Bool
+	wake   chan struct{} // ends a hold
+
+	timer     *time.Timer // reader, as the two below
+	lastTaken time.Time
+	openUntil time.Time
+
+	mu           sync.Mutex
+	settledTaken uint64
+	settledDone  uint64
+	offset       uint64 // taken - received, for packets both have counted; modulo 2^64
+	cost         uint64
+}
+
+// Receive returns the connection's next datagram, which is the caller's. It
+// blocks until there is one, and returns the connection's error when it has
+// ended and ctx's when that is done. One goroutine at a time may call it.
+func (f *Flow) Receive() ([]byte, error) {
+	for {
+		if a := f.conn.RemoteAddr(); a != f.remote {
+			f.flows.move(f, a)
+		}
+		// Before the queue is looked at, so that an empty queue proves that
+		// these packets are done with.
+		f.received = f.conn.ConnectionStats().PacketsReceived
+		p, err := f.conn.ReceiveDatagram(f.ctx)
+		f.waiting.Store(false)
+		if err != nil {
+			return nil, err
+		}
+		if p == nil { // poked
+			continue
+		}
+		f.done.Add(1)
+		if f.parked.Load() {
+			f.mu.Lock()
+			f.wakeLocked()
+			f.mu.Unlock()
+		}
+		return p, nil
+	}
+}
+
+// Close gives the credit up: the reader is no longer held for this flow. It
+// does not close the connection, nor end a Receive.
+func (f *Flow) Close() {
+	f.stop()
+	f.closed.Store(true)
+	f.flows.remove(f)
+	f.wakeReader()
+}
+
+// flowContext tells the flow when its consumer has to wait. ReceiveDatagram
+// looks at Err, then at its queue, and calls Done only when that is empty. A
+// value from Done ends the wait once; as Err stays nil unless the context is
+// really done, ReceiveDatagram then returns neither datagram nor error.
+type flowContext struct {
+	context.Context
+	flow *Flow
+}
+
+func (c flowContext) Done() <-chan struct{} {
+	c.flow.settle()
+	return c.flow.poke
+}
+
+// settle is called by the consumer when it found no datagram: all packets up
+// to f.received are done with.
+func (f *Flow) settle() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waiting.Store(true)
+	taken, done := f.taken.Load(), f.done.Load()
+	position := f.received + f.offset
+	if ahead := int64(position - taken); ahead > 0 {
+		// The connection got packets that took no credit: handshake, or from
+		// another address.
+		f.offset -= uint64(ahead)
+		position = taken
+	}
+	if int64(position-f.settledTaken) <= 0 {
+		return
+	}
+	f.measureLocked(position-f.settledTaken, done-f.settledDone, f.cost/2)
+	f.settledTaken, f.settledDone = position, done
+	f.wakeLocked()
+}
+
+// measureLocked sets the cost of a packet to datagrams/packets, rounded up,
+// but not below floor.
+func (f *Flow) measureLocked(packets, datagrams, floor uint64) {
+	f.cost = min(max((datagrams+packets-1)/packets, floor, 1), maxCost)
+}
+
+// outstandingLocked returns how many datagrams may lie between the socket and
+// the consumer.
+func (f *Flow) outstandingLocked() uint64 {
+	packets, datagrams := f.taken.Load()-f.settledTaken, f.done.Load()-f.settledDone
+	if datagrams > packets*f.cost && packets > 0 {
+		f.measureLocked(packets, datagrams, f.cost)
+	}
+	if datagrams >= packets*f.cost {
+		return 0
+	}
+	return packets*f.cost - datagrams
+}
+
+// wakeLocked ends the reader's hold when enough has been taken.
+func (f *Flow) wakeLocked() {
+	if f.parked.Load() && f.outstandingLocked() <= resumeBelow {
+		f.wakeReader()
+	}
+}
+
+func (f *Flow) wakeReader() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// room returns how many packets the reader may hand up at this time. A nil
+// Flow has no credit to run out of.
+func (f *Flow) room(now time.Time) int {
+	const unlimited = int(^uint(0) >> 1)
+	if f == nil || f.closed.Load() || now.Before(f.openUntil) {
+		return unlimited
+	}
+	if f.waiting.Load() && now.Sub(f.lastTaken) > maxHold {
+		// All is quiet: whatever the count says, nothing is outstanding.
+		f.startOver()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	outstanding := f.outstandingLocked()
+	if outstanding >= creditLimit {
+		return 0
+	}
+	return int((creditLimit - outstanding) / f.cost)
+}
+
+// take counts n packets as handed up.
+func (f *Flow) take(n int, now time.Time) {
+	if f == nil || n == 0 {
+		return
+	}
+	f.taken.Add(uint64(n))
+	f.lastTaken = now
+}
+
+// hold blocks the reader until the flow has credit again, maxHold at most.
+func (f *Flow) hold() {
+	f.flows.holds.Add(1)
+	f.parked.Store(true)
+	defer f.parked.Store(false)
+	for range maxHold / holdTick {
+		f.mu.Lock()
+		outstanding := f.outstandingLocked()
+		f.mu.Unlock()
+		if outstanding <= resumeBelow || f.closed.Load() {
+			return
+		}
+		if f.waiting.Load() {
+			// It may wait for nothing: the packets since it looked may have
+			// carried no datagram. Make it look again.
+			f.pokeConsumer()
+		}
+		f.timer.Reset(holdTick)
+		select {
+		case <-f.wake:
+		case <-f.timer.C:
+		}
+	}
+	f.flows.timeouts.Add(1)
+	f.startOver()
+	f.openUntil = time.Now().Add(openAfterTimeout)
+}
+
+func (f *Flow) pokeConsumer() {
+	select {
+	case f.poke <- struct{}{}:
+	default:
+	}
+}
+
+// startOver settles everything, whatever came of it.
+func (f *Flow) startOver() {
+	received := f.conn.ConnectionStats().PacketsReceived
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.settledTaken, f.settledDone = f.taken.Load(), f.done.Load()
+	f.offset = f.settledTaken - received
+}
+
+// flows are the flows of a socket, by remote address. The zero value is ready
+// for use.
+type flows struct {
+	holds, timeouts atomic.Uint64
+
+	mu sync.Mutex // of writers; the map is replaced, never changed
+	m  atomic.Pointer[map[netip.AddrPort]*Flow]
+}
+
+// of returns the flow from addr, nil if there is none.
+func (t *flows) of(addr netip.AddrPort) *Flow {
+	m := t.m.Load()
+	if m == nil {
+		return nil
+	}
+	return (*m)[addr]
+}
+
+func (t *flows) open(ctx context.Context, conn Datagrams) *Flow {
+	f := &Flow{
+		conn:  conn,
+		flows: t,
+		poke:  make(chan struct{}, 1),
+		wake:  make(chan struct{}, 1),
+		timer: time.NewTimer(time.Hour),
+		cost:  firstCost,
+	}
+	f.ctx = flowContext{ctx, f}
+	f.timer.Stop()
+	f.startOver()
+	f.stop = context.AfterFunc(ctx, f.pokeConsumer)
+	t.move(f, conn.RemoteAddr())
+	return f
+}
+
+// move registers f under the address remote, and no other.
+func (t *flows) move(f *Flow, remote net.Addr) {
+	f.remote = remote
+	t.update(f, func(m map[netip.AddrPort]*Flow) {
+		if udp, ok := remote.(*net.UDPAddr); ok && !f.closed.Load() {
+			m[flowKey(udp)] = f
+		}
+	})
+}
+
+func (t *flows) remove(f *Flow) {
+	t.update(f, func(map[netip.AddrPort]*Flow) {})
+}
+
+// update replaces the map by one without f, after change has been at it.
+func (t *flows) update(f *Flow, change func(map[netip.AddrPort]*Flow)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next := make(map[netip.AddrPort]*Flow)
+	if m := t.m.Load(); m != nil {
+		for addr, other := range *m {
+			if other != f {
+				next[addr] = other
+			}
+		}
+	}
+	change(next)
+	t.m.Store(&next)
+}
+
+// flowKey is the address as the reader sees it: IPv4 as such, and without a
+// zone, which may be a name here and a number there.
+func flowKey(a *net.UDPAddr) netip.AddrPort {
+	ap := a.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+}
