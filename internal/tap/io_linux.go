@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/l2bridge/l2bridge/internal/frame"
+)
+
+// A batch ends with whichever comes first. The bytes are what stays in a
+// second-level cache until the batch has been delivered.
+const (
+	batchFrames = 64
+	batchBytes  = 256 << 10
+)
+
+// copyLimit is the longest frame that is copied to a Buf of its own size, so
+// that a queue does not hold 64 KB for each. Longer ones are handed over as read.
+const copyLimit = frame.HeaderLen + frame.MaxTags*frame.TagLen + frame.MaxMTU
+
+// stream moves frames through an open TAP. There is no batch read or write: a
+// system call moves one frame (drivers/net/tun.c, tun_chr_read_iter).
+type stream struct {
+	name    string
+	file    *os.File // non-blocking, in the runtime poller
+	raw     syscall.RawConn
+	vnet    bool      // a virtio-net header is read and written
+	writers sync.Pool // of *writer
+	counters
+}
+
+func newStream(name string, file *os.File, vnet bool) (*stream, error) {
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("tap %s: %w", name, err)
+	}
+	s := &stream{name: name, file: file, raw: raw, vnet: vnet}
+	s.writers.New = func() any {
+		w := &writer{stream: s}
+		w.write = w.writeAll
+		return w
+	}
+	return s, nil
+}
+
+// Run reads frames and calls deliver with batches of up to 64, at once when no
+// more are waiting. Frames are borrowed: deliver retains what it keeps. A
+// frame's virtio-net header says only what is still to be done to it. Run
+// returns nil when ctx ends, else why the TAP cannot be read, deleted or
+// closed for example. It is called once at a time, from one goroutine.
+func (s *stream) Run(ctx context.Context, deliver func([]*frame.Buf)) error {
+	if err := s.file.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("tap %s: %w", s.name, err)
+	}
+	woken := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		s.file.SetReadDeadline(time.Unix(1, 0)) // in the past: wakes the reader
+		close(woken)
+	})
+	defer func() {
+		if !stop() {
+			<-woken
+		}
+	}()
+
+	r := reader{stream: s, batch: make([]*frame.Buf, 0, batchFrames)}
+	defer r.close()
+	fill := r.fill
+	for {
+		if err := s.raw.Read(fill); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("tap %s: read: %w", s.name, err)
+		}
+		if len(r.batch) > 0 {
+			s.rx.add(r.count)
+			deliver(r.batch)
+			r.reset()
+		}
+		if r.err == unix.EBADFD {
+			return fmt.Errorf("tap %s: %w: the device was deleted", s.name, r.err)
+		}
+		if r.err != nil {
+			return fmt.Errorf("tap %s: read: %w", s.name, r.err)
+		}
+	}
+}
+
+// reader is the state of Run.
+type reader struct {
+	*stream
+	large *frame.Buf // what the next frame is read into; nil when handed over
+	batch []*frame.Buf
+	count Counters // of the batch
+	err   error    // ends Run after the batch
+}
+
+// fill reads until the batch is full or nothing waits. It reports false to be
+// called again when there is something to read.
+func (r *reader) fill(fd uintptr) bool {
+	for len(r.batch) < batchFrames && r.count.Bytes < batchBytes {
+		if r.large == nil {
+			r.large = frame.Get(frame.MaxLen)
+		}
+		room := r.large.Room()
+		if !r.vnet {
+			room = room[frame.VnetLen:]
+		}
+		n, err := unix.Read(int(fd), room)
+		switch err {
+		case nil:
+			r.take(n, n == len(room))
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return len(r.batch) > 0
+		default:
+			r.err = err
+			return true
+		}
+	}
+	return true
+}
+
+// take adds the frame just read, n bytes with its header, to the batch.
+func (r *reader) take(n int, full bool) {
+	if r.vnet {
+		n -= frame.VnetLen
+	}
+	if n < frame.HeaderLen || full { // a frame that fills all the memory was cut off
+		r.drops[rxMalformed].Add(1)
+		return
+	}
+	b := r.large
+	b.SetLen(n)
+	if n <= copyLimit {
+		b = frame.Get(n)
+		copy(b.Raw(), r.large.Raw())
+	} else {
+		r.large = nil
+	}
+	if r.vnet {
+		// DATA_VALID says that our kernel checked a checksum, which nobody else
+		// takes its word for. The header length is a hint that nobody trusts.
+		h := b.Header()
+		h.Flags &= frame.VnetNeedsCsum
+		h.HdrLen = 0
+		b.SetHeader(h)
+		if h.GSOType != frame.GSONone {
+			r.count.Superframes++
+		}
+	}
+	r.count.Frames++
+	r.count.Bytes += uint64(n)
+	r.batch = append(r.batch, b)
+}
+
+func (r *reader) reset() {
+	for _, b := range r.batch {
+		b.Release()
+	}
+	r.batch, r.count = r.batch[:0], Counters{}
+}
+
+func (r *reader) close() {
+	r.reset()
+	if r.large != nil {
+		r.large.Release()
+	}
+}
+
+// Send writes frames to the LAN, each with one system call. It never blocks
+// and may be called from several goroutines at once, also after Close; a frame
+// that the kernel does not take is dropped and counted. Frames are borrowed.
+func (s *stream) Send(frames []*frame.Buf) {
+	w := s.writers.Get().(*writer)
+	w.frames = frames
+	// Control keeps the descriptor open without a lock. Write would have the
+	// writers wait for each other.
+	if err := s.raw.Control(w.write); err != nil {
+		s.drops[txGone].Add(uint64(len(frames)))
+	}
+	w.frames = nil
+	s.writers.Put(w)
+}
+
+// writer is the state of one Send. It is pooled because a function made per
+// call would be an allocation per call.
+type writer struct {
+	*stream
+	frames []*frame.Buf
+	write  func(fd uintptr)
+}
+
+func (w *writer) writeAll(fd uintptr) {
+	var count Counters
+	for _, b := range w.frames {
+		p, h := b.Raw(), b.Header()
+		if !w.vnet {
+			if h.Flags&frame.VnetNeedsCsum != 0 || h.GSOType != frame.GSONone {
+				w.drops[txOffload].Add(1)
+				continue
+			}
+			p = b.Bytes()
+		}
+		if _, err := unix.Write(int(fd), p); err != nil {
+			w.drops[reasonOf(err)].Add(1)
+			continue
+		}
+		count.Frames++
+		count.Bytes += uint64(b.Len())
+		if h.GSOType != frame.GSONone {
+			count.Superframes++
+		}
+	}
+	w.tx.add(count)
+}
