@@ -75,11 +75,18 @@ type Station struct {
 
 // args puts the site's own paths behind a command's arguments.
 func (s *Site) args(args []string) []string {
-	return append(slices.Clone(args),
+	args = append(slices.Clone(args),
 		"--config", filepath.Join(s.dir, "config.toml"),
 		"--state-dir", filepath.Join(s.dir, "state"),
-		"--socket", filepath.Join(s.dir, "sock"))
+		"--socket", s.Socket())
+	if s.instance != "" {
+		args = append(args, "-n", s.instance)
+	}
+	return args
 }
+
+// Socket returns the path of the control socket.
+func (s *Site) Socket() string { return filepath.Join(s.dir, "sock") }
 
 // CLI runs l2bridge at the site's gateway to its end and returns what it
 // wrote to standard output, see [Namespace.Run].
@@ -108,12 +115,12 @@ func ExitCode(err error) int {
 	}
 }
 
-// Another returns a second instance on the site's gateway: the same machine,
-// with its own configuration and state.
-func (s *Site) Another() *Site {
+// Instance returns a further instance of that name on the site's gateway: the
+// same machine, another network.
+func (s *Site) Instance(name string) *Site {
 	s.t.Helper()
 	other := *s
-	other.dir = shortDir(s.t)
+	other.instance, other.dir = name, shortDir(s.t)
 	return &other
 }
 
@@ -123,10 +130,17 @@ func (s *Site) Init(args ...string) {
 	s.MustCLI(append([]string{"init", "--site", s.Name}, args...)...)
 }
 
+// Start starts a command of l2bridge at the site's gateway, to run beside the
+// test.
+func (s *Site) Start(args ...string) *Process {
+	s.t.Helper()
+	return s.Gateway.Start(Binary(s.t), s.args(args)...)
+}
+
 // Up starts the site and waits until it is ready.
 func (s *Site) Up(args ...string) *Process {
 	s.t.Helper()
-	p := s.Gateway.Start(Binary(s.t), s.args(append([]string{"up"}, args...))...)
+	p := s.Start(append([]string{"up"}, args...)...)
 	p.WaitOutput(readyWait, "ready")
 	return p
 }
@@ -140,7 +154,7 @@ func (s *Site) Invite(args ...string) string {
 // Join enrols the site with a token, starts it and waits until it is ready.
 func (s *Site) Join(token string, args ...string) *Process {
 	s.t.Helper()
-	p := s.Gateway.Start(Binary(s.t), s.args(append([]string{"join", token, "--site", s.Name}, args...))...)
+	p := s.Start(append([]string{"join", token, "--site", s.Name}, args...)...)
 	p.WaitOutput(readyWait, "ready")
 	return p
 }

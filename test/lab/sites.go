@@ -54,8 +54,9 @@ type Site struct {
 	// Addr4 and Addr6 are the gateway's addresses on the WAN.
 	Addr4, Addr6 string
 
-	t   testing.TB
-	dir string // config, state and socket of the site's l2bridge
+	t        testing.TB
+	instance string // -n, "" for the default
+	dir      string // config, state and socket
 }
 
 // Host is a machine on a LAN, with one link, eth0.
