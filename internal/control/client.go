@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxReplyBytes is more than the greatest MAC table needs.
+const maxReplyBytes = 1 << 30
+
+// Client asks the daemon at one socket. It holds no connection between calls
+// and may be used from many goroutines. Each method blocks until the daemon
+// answers, ctx ends, or 15 s have gone; errors are ErrNotRunning when there
+// is no daemon, and otherwise of the kinds that Backend names.
+type Client struct {
+	path string
+	http http.Client
+}
+
+// Dial returns a Client of the socket at path. It does not connect yet.
+func Dial(path string) *Client {
+	return &Client{path: path, http: http.Client{
+		Timeout: 15 * time.Second,
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "unix", path)
+			},
+		},
+	}}
+}
+
+// Status returns how the site is.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return ask[Status](ctx, c, "/v1/status", nil)
+}
+
+// Peers returns the peers, by site.
+func (c *Client) Peers(ctx context.Context) ([]Peer, error) {
+	return ask[[]Peer](ctx, c, "/v1/peers", nil)
+}
+
+// Stations returns the MAC table.
+func (c *Client) Stations(ctx context.Context) ([]Station, error) {
+	return ask[[]Station](ctx, c, "/v1/fdb", nil)
+}
+
+// AddStation makes a static entry that survives restarts. port is LocalPort
+// or a site.
+func (c *Client) AddStation(ctx context.Context, mac net.HardwareAddr, vlan uint16, port string) error {
+	_, err := ask[struct{}](ctx, c, "/v1/fdb/add", &request{MAC: mac.String(), VLAN: vlan, Port: port})
+	return err
+}
+
+// DelStation forgets an entry. The error is ErrNotFound when there is none.
+func (c *Client) DelStation(ctx context.Context, mac net.HardwareAddr, vlan uint16) error {
+	_, err := ask[struct{}](ctx, c, "/v1/fdb/del", &request{MAC: mac.String(), VLAN: vlan})
+	return err
+}
+
+// FlushStations forgets the learned entries of a port, or with "" of all, and
+// returns how many they were.
+func (c *Client) FlushStations(ctx context.Context, port string) (int, error) {
+	r, err := ask[flushReply](ctx, c, "/v1/fdb/flush", &request{Port: port})
+	return r.Flushed, err
+}
+
+// Drops returns every drop reason with its count.
+func (c *Client) Drops(ctx context.Context) ([]Drop, error) {
+	return ask[[]Drop](ctx, c, "/v1/drops", nil)
+}
+
+// Invite returns a token with which one site can join once, within ttl. site
+// may be "". The error is ErrNotAuthorised away from the founder's site.
+func (c *Client) Invite(ctx context.Context, site string, ttl time.Duration) (string, error) {
+	r, err := ask[tokenReply](ctx, c, "/v1/invite", &request{Site: site, TTLMS: ttl.Milliseconds()})
+	return r.Token, err
+}
+
+// remoteError is an error of the daemon's: its text, and its kind.
+type remoteError struct {
+	text string
+	kind error
+}
+
+func (e *remoteError) Error() string { return e.text }
+func (e *remoteError) Unwrap() error { return e.kind }
+
+// ask posts q, or gets when there is none, and reads an answer of type T.
+func ask[T any](ctx context.Context, c *Client, path string, q *request) (T, error) {
+	var answer T
+	method, body := http.MethodGet, io.Reader(nil)
+	if q != nil {
+		text, err := json.Marshal(q)
+		if err != nil {
+			return answer, err
+		}
+		method, body = http.MethodPost, bytes.NewReader(text)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, "http://l2bridge"+path, body)
+	if err != nil {
+		return answer, err
+	}
+	response, err := c.http.Do(r)
+	if err != nil {
+		return answer, c.explain(err)
+	}
+	defer response.Body.Close()
+	text := json.NewDecoder(io.LimitReader(response.Body, maxReplyBytes))
+	if response.StatusCode == http.StatusOK {
+		if err := text.Decode(&answer); err != nil {
+			return answer, fmt.Errorf("control socket %s: answer: %w", c.path, err)
+		}
+		return answer, nil
+	}
+	var refusal errorReply
+	if err := text.Decode(&refusal); err != nil || refusal.Error == "" {
+		return answer, fmt.Errorf("control socket %s: %s %s: %s (are command and daemon of the same version?)",
+			c.path, method, path, response.Status)
+	}
+	return answer, &remoteError{refusal.Error, statuses[response.StatusCode]}
+}
+
+// explain turns an error of the connection into one of ours.
+func (c *Client) explain(err error) error {
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
+		return fmt.Errorf("%w: nobody answers at %s (start it with \"l2bridge up\")", ErrNotRunning, c.path)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w: control socket %s: permission denied (run as root)", ErrNotAuthorised, c.path)
+	}
+	return fmt.Errorf("control socket %s: %w", c.path, err)
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// socketMode lets root and the socket's group in. Whoever can connect can
+// invite a site into the network.
+const socketMode = 0o660
+
+// socket is a unix listener that takes its file away when it closes, but no
+// other that stands there by then.
+type socket struct {
+	*net.UnixListener
+	path  string
+	made  os.FileInfo
+	close sync.Once
+	err   error
+}
+
+func listen(path string) (*socket, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	// bind(2) makes the file with the mode of the socket itself, less the
+	// umask (unix_bind_bsd in net/unix/af_unix.c): nobody gets in meanwhile.
+	private := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		return errors.Join(c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }), err)
+	}}
+	l, err := private.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	unixListener := l.(*net.UnixListener)
+	unixListener.SetUnlinkOnClose(false)
+	made, err := os.Lstat(path)
+	if err == nil {
+		err = os.Chmod(path, socketMode)
+	}
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	return &socket{UnixListener: unixListener, path: path, made: made}, nil
+}
+
+// removeStale takes a stale socket away, and only that.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != fs.ModeSocket {
+		return errors.New("exists and is no socket (take it away, or choose another --socket)")
+	}
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	switch {
+	case err == nil:
+		defer conn.Close()
+		return fmt.Errorf("in use by %s (stop it, or choose another -n NAME)", owner(conn.(*net.UnixConn)))
+	case !errors.Is(err, unix.ECONNREFUSED):
+		return err // alive but busy, or not ours to ask
+	}
+	return os.Remove(path)
+}
+
+// owner names the process that listens at the other end.
+func owner(c *net.UnixConn) string {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return "another process"
+	}
+	var peer *unix.Ucred
+	raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err != nil || peer == nil {
+		return "another process"
+	}
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", peer.Pid))
+	if err != nil {
+		return fmt.Sprintf("process %d", peer.Pid)
+	}
+	return fmt.Sprintf("process %d (%+q)", peer.Pid, strings.TrimSpace(string(name)))
+}
+
+// Close closes the listener and removes its file. It may be called again.
+func (s *socket) Close() error {
+	s.close.Do(func() {
+		if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.made) {
+			s.err = os.Remove(s.path)
+		}
+		s.err = errors.Join(s.err, s.UnixListener.Close())
+	})
+	return s.err
+}
