@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+
+	"github.com/quic-go/quic-go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/l2bridge/l2bridge/transport/identity"
+)
+
+// enrol judges a request to join on an accepted connection.
+func (m *Mesh) enrol(ctx context.Context, _ *errgroup.Group, conn *quic.Conn) {
+	addr := conn.RemoteAddr()
+	site, id, err := m.enrolOn(ctx, conn)
+	if err != nil {
+		m.cfg.Log.Warn("join refused", "addr", addr, "site", identity.Clean(site), "error", err)
+	} else {
+		m.cfg.Log.Info("site joined", "addr", addr, "site", identity.Clean(site), "id", id)
+	}
+}
+
+func (m *Mesh) enrolOn(ctx context.Context, conn *quic.Conn) (site, id string, err error) {
+	defer func() { closeFor(conn, nil) }()
+	ctx, cancel := context.WithTimeout(ctx, greeting)
+	defer cancel()
+	stream, err := conn.AcceptStream(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	deadline, _ := ctx.Deadline()
+	stream.SetDeadline(deadline)
+	request, err := io.ReadAll(io.LimitReader(stream, identity.MaxMessage))
+	if err != nil {
+		return "", "", err
+	}
+	cs := conn.ConnectionState().TLS
+	if peer, key, err := identity.Peer(cs); err == nil {
+		site, id = peer, key.String()
+	}
+	var members []string
+	if m.cfg.Enrolled != nil {
+		members = m.cfg.Enrolled()
+	}
+	reply, err := m.cfg.Member.Enrol(request, cs, members)
+	if _, werr := stream.Write(reply); werr != nil && err == nil {
+		err = werr // the joiner asks again with the same key, and is told again
+	}
+	stream.Close()
+	// The joiner closes the connection when it has the reply.
+	select {
+	case <-conn.Context().Done():
+	case <-ctx.Done():
+	}
+	return site, id, err
+}
+
+// Enrol joins the network of a token as site: it shows the key in dir to one of
+// the token's addresses, and stores the membership that comes back. It tries
+// again, on a socket of its own that listen opens, until it is refused or ctx
+// ends. addrs are the addresses of members to dial from now on.
+func Enrol(ctx context.Context, listen func() (net.PacketConn, error), dir *identity.Dir, token identity.Token, site string, resolver func(context.Context, string) ([]netip.Addr, error)) (member *identity.Member, addrs []string, err error) {
+	key, err := dir.SiteKey()
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, err := listen()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer conn.Close()
+	tr := newTransport(conn, nil)
+	defer tr.Close()
+	if resolver == nil {
+		resolver = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+	ask := func(ctx context.Context, addr netip.AddrPort) ([]byte, error) {
+		ctx, cancel := context.WithTimeout(ctx, greeting)
+		defer cancel()
+		conn, err := tr.Dial(ctx, net.UDPAddrFromAddrPort(addr), identity.JoinTLSConfig(key, site, token.CA), quicConfig(0))
+		if err != nil {
+			return nil, explainJoin(addr, err)
+		}
+		defer closeFor(conn, nil)
+		return requestOn(ctx, conn, token, site)
+	}
+	wait := firstRetry
+	for {
+		var last error
+		var candidates []netip.AddrPort
+		for _, a := range token.Addrs {
+			found, err := resolve(ctx, resolver, a)
+			if err != nil {
+				last = err
+			}
+			candidates = append(candidates, found...)
+		}
+		if len(candidates) > 0 {
+			reply, err := race(ctx, candidates, ask, func([]byte) {})
+			if err == nil {
+				return dir.Join(token, site, reply)
+			}
+			last = err
+		}
+		if last == nil {
+			return nil, nil, errors.New("the token holds no address (make a new one after setting advertise at the founder)")
+		}
+		if errors.Is(last, identity.ErrNotMember) {
+			return nil, nil, last
+		}
+		if !sleep(ctx, wait) {
+			return nil, nil, fmt.Errorf("nobody answered in time: %w", last)
+		}
+		wait = min(2*wait, lastRetry)
+	}
+}
+
+func requestOn(ctx context.Context, conn *quic.Conn, token identity.Token, site string) ([]byte, error) {
+	request, err := identity.NewJoinRequest(token, site, conn.ConnectionState().TLS)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := conn.OpenStreamSync(ctx)
+	if err != nil {
+		return nil, err
+	}
+	deadline, _ := ctx.Deadline()
+	stream.SetDeadline(deadline)
+	if _, err := stream.Write(request); err != nil {
+		return nil, err
+	}
+	stream.Close()
+	reply, err := io.ReadAll(io.LimitReader(stream, identity.MaxMessage))
+	if err == nil && len(reply) == 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return reply, err
+}
+
+// explainJoin is explain for a site that is no member yet.
+func explainJoin(addr netip.AddrPort, err error) error {
+	if errors.Is(err, identity.ErrNotMember) {
+		return fmt.Errorf("%s: %w", addr, err)
+	}
+	var crypto *quic.TransportError
+	if errors.As(err, &crypto) && crypto.ErrorCode.IsCryptoError() && crypto.Remote {
+		return fmt.Errorf("%s takes no new members (only the site that founded the network does): %w", addr, err)
+	}
+	return explain(addr, err)
+}

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/l2bridge/l2bridge/internal/frame"
+	"github.com/l2bridge/l2bridge/transport/egress"
+	"github.com/l2bridge/l2bridge/transport/identity"
+	"github.com/l2bridge/l2bridge/transport/wire"
+)
+
+// lane is one QUIC connection of a session, after both sides have said hello.
+type lane struct {
+	conn   *quic.Conn
+	stream *quic.Stream // control messages
+	site   string       // who is at the other end
+	id     identity.ID
+	hello  wire.Hello // what it said
+
+	packer wire.Packer
+	size   atomic.Int32  // greatest datagram that the connection takes at present
+	pongs  chan uint64   // nonces of pings to be answered
+	acks   chan ackProbe // probes to be answered, on the control lane
+}
+
+type ackProbe = wire.ProbeAck
+
+// newLane judges the peer's hello against its certificate.
+func newLane(conn *quic.Conn, stream *quic.Stream, hello wire.Hello) (*lane, error) {
+	site, id, err := identity.Peer(conn.ConnectionState().TLS)
+	if err != nil {
+		return nil, err
+	}
+	if hello.ID != id {
+		return nil, fmt.Errorf("%w: hello of %s is in another member's name", wire.ErrProtocol, site)
+	}
+	l := &lane{conn: conn, stream: stream, site: site, id: id, hello: hello, pongs: make(chan uint64, 1)}
+	l.measure()
+	return l, nil
+}
+
+// greetPeer says hello on a connection that we dialled, and waits for the answer.
+func (m *Mesh) greetPeer(ctx context.Context, conn *quic.Conn, session [8]byte, number uint8) (*lane, error) {
+	stream, err := conn.OpenStreamSync(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := stream.Write(m.hello(session, number).Append(nil)); err != nil {
+		return nil, err
+	}
+	hello, err := readHello(ctx, stream)
+	if err != nil {
+		return nil, err
+	}
+	if hello.Session != session || hello.Lane != number {
+		return nil, fmt.Errorf("%w: hello answers another lane", wire.ErrProtocol)
+	}
+	return newLane(conn, stream, hello)
+}
+
+// answer waits for the hello on a connection that we accepted, and returns it.
+func (m *Mesh) answer(ctx context.Context, conn *quic.Conn) (*lane, error) {
+	ctx, cancel := context.WithTimeout(ctx, greeting)
+	defer cancel()
+	stream, err := conn.AcceptStream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	hello, err := readHello(ctx, stream)
+	if err != nil {
+		return nil, err
+	}
+	l, err := newLane(conn, stream, hello)
+	if err != nil {
+		return nil, err
+	}
+	_, err = stream.Write(m.hello(hello.Session, hello.Lane).Append(nil))
+	return l, err
+}
+
+func (m *Mesh) hello(session [8]byte, number uint8) wire.Hello {
+	return wire.Hello{
+		ID:        m.cfg.Member.ID,
+		Boot:      m.boot,
+		Session:   session,
+		Lane:      number,
+		ConnIDLen: wire.MaxConnIDLen,
+		MTU:       uint16(m.cfg.MTU),
+		Features:  m.cfg.Features,
+	}
+}
+
+// readHello reads the first message of a stream, for as long as ctx allows.
+func readHello(ctx context.Context, stream *quic.Stream) (h wire.Hello, err error) {
+	stop := context.AfterFunc(ctx, func() { stream.CancelRead(wire.CloseGoodbye) })
+	defer stop()
+	typ, body, err := wire.ReadMessage(stream, nil)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return h, err
+	}
+	if typ != wire.TypeHello {
+		return h, fmt.Errorf("%w: first message has type %d, not hello", wire.ErrProtocol, typ)
+	}
+	return wire.ParseHello(body)
+}
+
+// measure asks the connection how great a datagram may be: one that cannot be
+// sent is refused at once, and the error tells.
+func (l *lane) measure() {
+	var tooLarge *quic.DatagramTooLargeError
+	if err := l.conn.SendDatagram(impossible); errors.As(err, &tooLarge) {
+		l.size.Store(int32(max(wire.MinSize, tooLarge.MaxDatagramPayloadSize)))
+	}
+}
+
+// impossible is longer than any UDP payload.
+var impossible = make([]byte, 1<<16)
+
+// send packs what waits in the queue into datagrams until ctx or the connection
+// ends. It is the one goroutine that SendDatagram may block.
+func (l *lane) send(ctx context.Context, q *egress.Queue, lost *atomic.Uint64) error {
+	q.Restart()
+	d := make([]byte, 1<<11)
+	for q.Wait(ctx) {
+		n := l.packer.Pack(d[:l.size.Load()], q)
+		if n == 0 {
+			continue
+		}
+		if err := l.conn.SendDatagram(d[:n]); err != nil {
+			var tooLarge *quic.DatagramTooLargeError
+			if !errors.As(err, &tooLarge) {
+				return err
+			}
+			lost.Add(1) // the path has just changed; what was in it is lost
+			l.measure()
+		}
+	}
+	return nil
+}
+
+// receive hands the frames that come in to deliver until the connection ends.
+func (l *lane) receive(next func() ([]byte, error), mtu int, drops *wire.Drops, deliver func([]*frame.Buf)) error {
+	var (
+		mu     sync.Mutex // guards what follows, between here and the timer
+		ended  bool
+		frames = make([]*frame.Buf, 0, 64)
+		r      = wire.Receiver{MTU: mtu, Drops: drops, Salvage: true, Heartbeat: l.heartbeat}
+	)
+	pass := func() {
+		if len(frames) > 0 {
+			deliver(frames)
+		}
+		for i, b := range frames {
+			b.Release()
+			frames[i] = nil
+		}
+		frames = frames[:0]
+	}
+	// What is to be salvaged on a lane that goes quiet has a timer.
+	var timer *time.Timer
+	timer = time.AfterFunc(time.Hour, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if ended {
+			return
+		}
+		frames = r.Idle(time.Now(), frames)
+		pass()
+		if r.Waits() {
+			timer.Reset(wire.SalvageAfter)
+		}
+	})
+	defer func() {
+		timer.Stop()
+		mu.Lock()
+		ended = true
+		r.Close()
+		mu.Unlock()
+	}()
+	for {
+		d, err := next()
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		frames = r.Datagram(d, time.Now(), frames)
+		pass()
+		if r.Waits() {
+			timer.Reset(wire.SalvageAfter)
+		}
+		mu.Unlock()
+	}
+}
+
+// heartbeat takes one from the peer. What is to be answered is left to beat.
+func (l *lane) heartbeat(h wire.Heartbeat) {
+	switch h.Mode {
+	case wire.Ping:
+		select {
+		case l.pongs <- h.Nonce:
+		default: // one answer is as good as two
+		}
+	case wire.Probe:
+		select {
+		case l.acks <- ackProbe{Lane: l.hello.Lane, Nonce: h.Nonce}:
+		default:
+		}
+	}
+}
+
+// beat says at intervals that we are alive, and answers who asks. It follows
+// the path's size as well.
+func (l *lane) beat(ctx context.Context) error {
+	tick := time.NewTicker(heartbeat)
+	defer tick.Stop()
+	for {
+		mode, nonce := wire.Alive, uint64(0)
+		select {
+		case <-ctx.Done():
+			return nil
+		case nonce = <-l.pongs:
+			mode = wire.Pong
+		case <-tick.C:
+			l.measure()
+		}
+		if err := l.conn.SendDatagram(wire.AppendHeartbeat(nil, l.packer.Seq(), mode, nonce, 0)); err != nil {
+			return err
+		}
+	}
+}
+
+// remote returns the address of the other end at present.
+func (l *lane) remote() netip.AddrPort { return addrPort(l.conn.RemoteAddr()) }
+
+// addrPort returns the address that a net.Addr of UDP stands for.
+func addrPort(a net.Addr) netip.AddrPort {
+	u, ok := a.(*net.UDPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := u.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

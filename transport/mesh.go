@@ -1,0 +1,488 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package transport carries frames between this site and its peers over QUIC:
+// it dials and accepts, greets, keeps a session with each peer, and makes of
+// each peer a port for the switch.
+package transport
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/l2bridge/l2bridge/transport/identity"
+	"github.com/l2bridge/l2bridge/transport/udpconn"
+	"github.com/l2bridge/l2bridge/transport/wire"
+)
+
+// Timing of connections.
+const (
+	// silence is how long a lane may hear nothing until it counts as dead.
+	silence = 5 * time.Second
+	// heartbeat is how often each side says that it is alive.
+	heartbeat = time.Second
+	// greeting bounds a dial up to the peer's hello.
+	greeting = 5 * time.Second
+	// stagger is the lead that one address has before the next one of the same
+	// peer is tried too (RFC 8305, section 5).
+	stagger = 250 * time.Millisecond
+	// Redials are this far apart, doubling, with jitter.
+	firstRetry, lastRetry = 100 * time.Millisecond, 2 * time.Second
+)
+
+// MaxPeers bounds the members that a site keeps track of.
+const MaxPeers = 1024
+
+// maxGreetings bounds the connections that are accepted and have not said who
+// they are and what for; enrolments have a bound of their own.
+const maxGreetings, maxEnrolments = 64, 16
+
+// Config says how a Mesh runs. All fields but those said to be optional are set.
+type Config struct {
+	Member *identity.Member
+
+	// Conn is the UDP socket, open until after Run.
+	Conn net.PacketConn
+
+	// Peers are the HOST:PORT to dial, and to dial again for ever.
+	Peers []string
+
+	// MTU of our LAN, and what we can take beyond plain frames.
+	MTU      int
+	Features wire.Features
+
+	// Serve makes a port of the switch of a peer, for as long as it is there:
+	// it calls p.Run and returns what that returns.
+	Serve func(ctx context.Context, p *Peer) error
+
+	// Resolve looks a host name up; nil asks the system.
+	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
+
+	// Through, optional, reports whether an address is reached through a peer:
+	// then it is not dialled.
+	Through func(netip.Addr) bool
+
+	// Outer, optional, is told of the addresses that packets of ours go to,
+	// whenever they change.
+	Outer func([]netip.AddrPort)
+
+	// Enrolled, optional, gives the addresses that a new member is told of.
+	Enrolled func() []string
+
+	// Changed, optional, is told that a peer has come or gone.
+	Changed func()
+
+	Log *slog.Logger
+}
+
+// Mesh is this site among its peers. Its methods may be called from any
+// goroutine.
+type Mesh struct {
+	cfg  Config
+	boot [8]byte
+	quic *quic.Transport
+
+	mu       sync.Mutex // guards what follows
+	peers    map[identity.ID]*Peer
+	sessions map[sessionKey]*session // accepted, by who dialled and what for
+	dials    []*dialer
+	outer    []netip.AddrPort
+}
+
+type sessionKey struct {
+	id      identity.ID
+	session [8]byte
+}
+
+// New returns a Mesh that does nothing until Run.
+func New(cfg Config) *Mesh {
+	if cfg.Resolve == nil {
+		cfg.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+	m := &Mesh{
+		cfg:      cfg,
+		peers:    make(map[identity.ID]*Peer),
+		sessions: make(map[sessionKey]*session),
+		quic:     newTransport(cfg.Conn, cfg.Member),
+	}
+	rand.Read(m.boot[:])
+	for _, address := range cfg.Peers {
+		m.dials = append(m.dials, &dialer{mesh: m, address: address})
+	}
+	return m
+}
+
+// newTransport wraps a socket. Connection IDs of 17 bytes let a datagram of the
+// greatest size fill a packet exactly, so that quic-go sends them in batches.
+// member is nil for a site that has none yet. A restarted site tells its peers
+// so with the same key as before (RFC 9000, 10.3).
+func newTransport(conn net.PacketConn, member *identity.Member) *quic.Transport {
+	tr := &quic.Transport{Conn: conn, ConnectionIDLength: wire.MaxConnIDLen}
+	if member != nil {
+		tr.StatelessResetKey = resetKey(member)
+	}
+	return tr
+}
+
+// quicConfig returns the settings of a lane. Packets start at 1200 bytes: a
+// path that is narrow in its middle swallows larger ones without a word.
+func quicConfig(lane int) *quic.Config {
+	return &quic.Config{
+		Versions:                       []quic.Version{quic.Version1},
+		HandshakeIdleTimeout:           greeting,
+		MaxIdleTimeout:                 silence,
+		InitialStreamReceiveWindow:     64 << 10,
+		MaxStreamReceiveWindow:         64 << 10,
+		InitialConnectionReceiveWindow: 64 << 10,
+		MaxConnectionReceiveWindow:     64 << 10,
+		MaxIncomingStreams:             1,
+		MaxIncomingUniStreams:          -1,
+		InitialPacketSize:              1200,
+		DisablePathMTUDiscovery:        lane == 0,
+		EnableDatagrams:                true,
+	}
+}
+
+// Run dials and accepts until ctx ends, then says goodbye to all peers. It
+// returns nil when ctx ended, and only after all that it started has stopped.
+func (m *Mesh) Run(ctx context.Context) error {
+	listener, err := m.quic.Listen(m.serverTLS(), quicConfig(-1))
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", m.cfg.Conn.LocalAddr(), err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.accept(ctx, g, listener) })
+	for _, d := range m.dials {
+		g.Go(func() error { d.run(ctx, g); return nil })
+	}
+	g.Go(func() error { m.watchOuter(ctx); return nil })
+	g.Go(func() error {
+		<-ctx.Done()
+		listener.Close()
+		return nil
+	})
+	err = g.Wait()
+	m.quic.Close()
+	return err
+}
+
+// serverTLS picks the side of TLS that goes with what a client wants to speak.
+func (m *Mesh) serverTLS() *tls.Config {
+	lanes := m.cfg.Member.TLSConfig(wire.ALPN)
+	enrol := m.cfg.Member.EnrolTLSConfig()
+	verify := lanes.VerifyConnection
+	lanes.VerifyConnection = func(cs tls.ConnectionState) error {
+		err := verify(cs)
+		if err != nil {
+			// quic-go tells only the client why a handshake failed.
+			m.cfg.Log.Warn("peer refused", "error", err)
+		}
+		return err
+	}
+	both := lanes.Clone()
+	if m.cfg.Member.Founder() {
+		both.NextProtos = []string{wire.ALPN, identity.JoinALPN}
+	}
+	both.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if m.cfg.Member.Founder() && slices.Contains(hello.SupportedProtos, identity.JoinALPN) {
+			return enrol, nil
+		}
+		return lanes, nil
+	}
+	return both
+}
+
+// accept takes connections and has each one handled in a goroutine of g.
+func (m *Mesh) accept(ctx context.Context, g *errgroup.Group, listener *quic.Listener) error {
+	greetings, enrolments := make(chan struct{}, maxGreetings), make(chan struct{}, maxEnrolments)
+	for {
+		conn, err := listener.Accept(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("accept on %s: %w", m.cfg.Conn.LocalAddr(), err)
+		}
+		limit, handle := greetings, m.greet
+		if conn.ConnectionState().TLS.NegotiatedProtocol == identity.JoinALPN {
+			limit, handle = enrolments, m.enrol
+		}
+		select {
+		case limit <- struct{}{}:
+		default:
+			conn.CloseWithError(wire.CloseGoodbye, "busy, try again")
+			continue
+		}
+		g.Go(func() error {
+			handle(ctx, g, conn)
+			<-limit
+			return nil
+		})
+	}
+}
+
+// greet answers the hello of an accepted connection and puts the lane where it
+// belongs.
+func (m *Mesh) greet(ctx context.Context, g *errgroup.Group, conn *quic.Conn) {
+	l, err := m.answer(ctx, conn)
+	if err != nil {
+		closeFor(conn, err)
+		m.cfg.Log.Debug("greeting ended", "addr", conn.RemoteAddr(), "error", err)
+		return
+	}
+	if l.hello.Lane == 0 {
+		s := newSession(m, l, false)
+		if err := m.admit(s); err != nil {
+			closeFor(conn, err)
+			return
+		}
+		g.Go(func() error { s.run(ctx, g); return nil })
+		return
+	}
+	m.mu.Lock()
+	s := m.sessions[sessionKey{l.id, l.hello.Session}]
+	m.mu.Unlock()
+	if s == nil {
+		closeFor(conn, fmt.Errorf("%w: lane %d of no session", wire.ErrProtocol, l.hello.Lane))
+		return
+	}
+	s.join(l)
+}
+
+// admit makes an accepted session known, so that its lanes find it.
+func (m *Mesh) admit(s *session) error {
+	key := sessionKey{s.id, s.control.hello.Session}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.sessions[key] != nil {
+		return fmt.Errorf("%w: session used twice", wire.ErrProtocol)
+	}
+	open := 0
+	for k := range m.sessions {
+		if k.id == s.id {
+			open++
+		}
+	}
+	const maxOpen = 8 // of one peer, on their way up or down
+	if open >= maxOpen {
+		return fmt.Errorf("%w: more than %d sessions at once", wire.ErrProtocol, maxOpen)
+	}
+	m.sessions[key] = s
+	return nil
+}
+
+func (m *Mesh) forget(s *session) {
+	m.mu.Lock()
+	delete(m.sessions, sessionKey{s.id, s.control.hello.Session})
+	m.mu.Unlock()
+}
+
+// adopt makes a session that is whole the one of its peer. It reports whether
+// the session is to be kept; the one that it replaces ends by itself.
+//
+// The newest wins: it is the one that both sides know to work. Only when both
+// dialled each other at the same time the two must agree which one to keep: it
+// is the one that the lower id dialled.
+func (m *Mesh) adopt(ctx context.Context, g *errgroup.Group, s *session) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := m.peers[s.id]
+	if p == nil {
+		if len(m.peers) >= MaxPeers {
+			m.cfg.Log.Error("too many peers", "peer", s.site, "limit", MaxPeers)
+			return false
+		}
+		p = newPeer(s.id)
+		m.peers[s.id] = p
+	}
+	if old := p.session.Load(); old != nil {
+		crossed := old.dialled != s.dialled && time.Since(old.since) < time.Second && old.control.hello.Boot == s.control.hello.Boot
+		own := m.cfg.Member.ID
+		byLower := s.dialled == (strings.Compare(string(own[:]), string(s.id[:])) < 0)
+		if crossed && !byLower && old.alive() {
+			return false
+		}
+		old.end(errReplaced)
+	}
+	p.attach(s)
+	if !p.served {
+		p.served = true
+		g.Go(func() error { m.serve(ctx, p); return nil })
+	}
+	m.refreshOuterLocked()
+	return true
+}
+
+// serve keeps a peer attached to the switch for as long as it has a session.
+func (m *Mesh) serve(ctx context.Context, p *Peer) {
+	for {
+		m.cfg.Log.Info("peer up", "peer", p, "addr", p.addr())
+		m.changed()
+		err := m.cfg.Serve(ctx, p)
+		m.mu.Lock()
+		gone := p.session.Load() == nil || ctx.Err() != nil
+		if gone {
+			p.served = false
+		}
+		m.mu.Unlock()
+		if err != nil {
+			m.cfg.Log.Error("peer not attached", "peer", p, "error", err)
+		}
+		m.cfg.Log.Info("peer down", "peer", p, "error", p.why())
+		m.changed()
+		if gone {
+			return
+		}
+		if err != nil {
+			// There is a session and no port for it; dialling anew is the
+			// only way out that does not spin.
+			if s := p.session.Load(); s != nil {
+				s.end(err)
+			}
+		}
+	}
+}
+
+func (m *Mesh) changed() {
+	if m.cfg.Changed != nil {
+		m.cfg.Changed()
+	}
+}
+
+// watchOuter keeps the list of addresses that our packets go to: peers roam.
+func (m *Mesh) watchOuter(ctx context.Context) {
+	tick := time.NewTicker(heartbeat)
+	defer tick.Stop()
+	for {
+		m.mu.Lock()
+		m.refreshOuterLocked()
+		m.mu.Unlock()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (m *Mesh) refreshOuterLocked() {
+	if m.cfg.Outer == nil {
+		return
+	}
+	var all []netip.AddrPort
+	for _, p := range m.peers {
+		if s := p.session.Load(); s != nil {
+			all = append(all, s.control.remote())
+		}
+	}
+	for _, d := range m.dials {
+		all = append(all, d.candidates...)
+	}
+	slices.SortFunc(all, netip.AddrPort.Compare)
+	if all = slices.Compact(all); !slices.Equal(all, m.outer) {
+		m.outer = all
+		m.cfg.Outer(all)
+	}
+}
+
+// Peers returns the state of every peer, ordered by site; those that are
+// dialled and never answered stand under their address.
+func (m *Mesh) Peers() []Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []Status
+	named := make(map[identity.ID]bool)
+	for _, d := range m.dials {
+		st := Status{State: "connecting", Site: d.address, Since: d.since}
+		if p := m.peers[d.id]; p != nil {
+			if named[d.id] {
+				continue
+			}
+			named[d.id] = true
+			st = p.status()
+			if st.State == "down" {
+				st.State = "connecting"
+			}
+		}
+		st.Error = d.trouble
+		all = append(all, st)
+	}
+	for id, p := range m.peers {
+		if !named[id] {
+			all = append(all, p.status())
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Status) int { return strings.Compare(a.Site, b.Site) })
+	return all
+}
+
+// Up returns how many peers are connected.
+func (m *Mesh) Up() (n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.peers {
+		if p.session.Load() != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// resetKey derives the key from the site's own, so that it outlives restarts
+// and has no file.
+func resetKey(member *identity.Member) *quic.StatelessResetKey {
+	private, ok := member.Leaf.PrivateKey.(ed25519.PrivateKey)
+	if !ok {
+		return nil
+	}
+	key, err := hkdf.Key(sha256.New, private.Seed(), nil, "l2bridge stateless reset", sha256.Size)
+	if err != nil {
+		return nil
+	}
+	return (*quic.StatelessResetKey)(key)
+}
+
+// closeFor closes a connection with the code that fits an error.
+func closeFor(conn *quic.Conn, err error) {
+	code := quic.ApplicationErrorCode(wire.CloseGoodbye)
+	switch {
+	case errors.Is(err, wire.ErrProtocol):
+		code = wire.CloseProtocol
+	case errors.Is(err, errReplaced):
+		code = wire.CloseReplaced
+	case errors.Is(err, errTwice):
+		code = wire.CloseTwice
+	}
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	conn.CloseWithError(code, text)
+}
+
+// receiver returns how a connection's datagrams are taken: through the socket's
+// receive credit where it keeps one.
+func receiver(ctx context.Context, pc net.PacketConn, conn *quic.Conn) (receive func() ([]byte, error), done func()) {
+	if c, ok := pc.(*udpconn.Conn); ok {
+		flow := c.Flow(ctx, conn)
+		return flow.Receive, flow.Close
+	}
+	return func() ([]byte, error) { return conn.ReceiveDatagram(ctx) }, func() {}
+}

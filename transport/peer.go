@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/l2bridge/l2bridge/internal/frame"
+	"github.com/l2bridge/l2bridge/transport/egress"
+	"github.com/l2bridge/l2bridge/transport/identity"
+	"github.com/l2bridge/l2bridge/transport/wire"
+)
+
+// Peer is a remote gateway, as a port of the switch. It outlives the sessions
+// with it: the port stays attached when one replaces another.
+type Peer struct {
+	id      identity.ID
+	session atomic.Pointer[session] // nil while there is none
+	site    atomic.Pointer[string]
+	queue   *egress.Queue
+	sending sync.Mutex // held by the lane that takes from the queue
+	left    chan struct{}
+	served  bool // guarded by Mesh.mu
+
+	mu   sync.RWMutex // read-held during a delivery
+	sink func([]*frame.Buf)
+
+	drops                                wire.Drops
+	tooLarge, unheard                    atomic.Uint64
+	rxFrames, txFrames, rxBytes, txBytes atomic.Uint64
+
+	lost atomic.Pointer[loss]
+}
+
+// loss is how the last session ended.
+type loss struct {
+	at  time.Time
+	why error
+}
+
+// superframes is what a peer must take for a frame to be sent as it is.
+const superframes = wire.FeatureCsum | wire.FeatureTSO | wire.FeatureUSO
+
+func newPeer(id identity.ID) *Peer {
+	return &Peer{id: id, queue: egress.New(), left: make(chan struct{}, 1)}
+}
+
+// String returns the peer's site.
+func (p *Peer) String() string {
+	if s := p.site.Load(); s != nil {
+		return *s
+	}
+	return p.id.Short()
+}
+
+// Send puts frames in the queue for the peer; see bridge.Port.
+func (p *Peer) Send(frames []*frame.Buf) {
+	s := p.session.Load()
+	if s == nil {
+		return // on its way out of the switch
+	}
+	var n, bytes uint64
+	for _, b := range frames {
+		n += uint64(frame.Segments(b.Header(), b.Bytes()))
+		bytes += uint64(b.Len())
+	}
+	p.txFrames.Add(n)
+	p.txBytes.Add(bytes)
+	if s.control.hello.Features&superframes == superframes {
+		p.queue.Push(frames)
+		return
+	}
+	for _, b := range frames {
+		p.pushSplit(b)
+	}
+}
+
+// pushSplit sends a frame to a peer that takes plain frames only.
+func (p *Peer) pushSplit(b *frame.Buf) {
+	one := make([]*frame.Buf, 1)
+	frame.Split(b, func(plain *frame.Buf) {
+		one[0] = plain
+		p.queue.Push(one)
+	})
+}
+
+// Run delivers what the peer sends for as long as there is a session with it;
+// see bridge.Port.
+func (p *Peer) Run(ctx context.Context, deliver func([]*frame.Buf)) error {
+	p.setSink(deliver)
+	defer func() {
+		p.setSink(nil)
+		if p.sending.TryLock() { // else a new session has the queue
+			p.queue.Clear()
+			p.sending.Unlock()
+		}
+	}()
+	for p.session.Load() != nil {
+		select {
+		case <-p.left:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return nil
+}
+
+func (p *Peer) setSink(sink func([]*frame.Buf)) {
+	p.mu.Lock()
+	p.sink = sink
+	p.mu.Unlock()
+}
+
+// deliver passes frames to the switch, if we are attached to it.
+func (p *Peer) deliver(frames []*frame.Buf) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.sink == nil {
+		p.unheard.Add(uint64(len(frames)))
+		return
+	}
+	var n, bytes uint64
+	for _, b := range frames {
+		n += uint64(frame.Segments(b.Header(), b.Bytes()))
+		bytes += uint64(b.Len())
+	}
+	p.rxFrames.Add(n)
+	p.rxBytes.Add(bytes)
+	p.sink(frames)
+}
+
+// attach makes s the session of the peer. The caller holds Mesh.mu.
+func (p *Peer) attach(s *session) {
+	p.site.Store(&s.site)
+	p.session.Store(s)
+}
+
+// detach ends s, if it has not been replaced.
+func (p *Peer) detach(s *session, why error) {
+	if !p.session.CompareAndSwap(s, nil) {
+		return
+	}
+	p.lost.Store(&loss{time.Now(), why})
+	select {
+	case p.left <- struct{}{}:
+	default:
+	}
+}
+
+// why returns how the last session ended.
+func (p *Peer) why() error {
+	if l := p.lost.Load(); l != nil && p.session.Load() == nil {
+		return l.why
+	}
+	return nil
+}
+
+// addr returns the address of the peer at present, "" when there is no session.
+func (p *Peer) addr() string {
+	if s := p.session.Load(); s != nil {
+		return s.control.remote().String()
+	}
+	return ""
+}
+
+// Status is what is known of a peer.
+type Status struct {
+	Site    string
+	ID      identity.ID
+	State   string // up, connecting or down
+	Addr    string // at present, "" when down
+	Since   time.Time
+	RTT     time.Duration // smoothed
+	PathMTU int           // UDP payload, bytes
+	Lanes   int           // that carry frames
+	Kex     string        // key exchange
+	MTU     int           // of its LAN
+	Error   string        // what stands in the way of connecting
+
+	RxFrames, TxFrames, RxBytes, TxBytes uint64
+}
+
+// overhead is what a QUIC packet adds to a datagram: the short header with a
+// 17-byte connection ID and a 2-byte number, the frame type, the tag.
+const overhead = 1 + wire.MaxConnIDLen + 2 + 1 + 16
+
+func (p *Peer) status() Status {
+	st := Status{
+		Site: p.String(), ID: p.id, State: "down",
+		RxFrames: p.rxFrames.Load(), TxFrames: p.txFrames.Load(),
+		RxBytes: p.rxBytes.Load(), TxBytes: p.txBytes.Load(),
+	}
+	if l := p.lost.Load(); l != nil {
+		st.Since = l.at
+	}
+	s := p.session.Load()
+	if s == nil {
+		return st
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.State, st.Since, st.Addr = "up", s.since, s.data.remote().String()
+	st.RTT = s.data.conn.ConnectionStats().SmoothedRTT
+	st.PathMTU = int(s.data.size.Load()) + overhead
+	st.Lanes = 1
+	st.Kex = s.data.conn.ConnectionState().TLS.CurveID.String()
+	st.MTU = int(s.control.hello.MTU)
+	return st
+}
+
+// Drop is a counter of frames that a peer's port has dropped.
+type Drop struct {
+	Reason string
+	Port   string
+	Count  uint64
+}
+
+// Drops returns the counters of all peers that are not zero.
+func (m *Mesh) Drops() (all []Drop) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.peers {
+		add := func(reason string, n uint64) {
+			if n > 0 {
+				all = append(all, Drop{reason, p.String(), n})
+			}
+		}
+		for r := range wire.Reasons {
+			add(r.String(), p.drops[r].Load())
+		}
+		full, stale := p.queue.Drops()
+		add("queue_full", full)
+		add("stale", stale)
+		add("path_shrunk", p.tooLarge.Load())
+		add("not_attached", p.unheard.Load())
+	}
+	return all
+}
+
+// peer returns the peer with that id, or nil.
+func (m *Mesh) peer(id identity.ID) *Peer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.peers[id]
+}
