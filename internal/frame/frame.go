@@ -43,16 +43,22 @@ type Buf struct {
 	n    int    // length of the frame
 }
 
-// A small class keeps a queue of ordinary frames from holding 64 KB for each.
-var (
-	smallPool = newPool(VnetLen + 1530)
-	jumboPool = newPool(VnetLen + HeaderLen + MaxTags*TagLen + MaxMTU)
-	superPool = newPool(VnetLen + MaxLen)
+// Frames come in three classes of room, so that a queue of ordinary frames does
+// not hold 64 KB for each.
+const (
+	smallLen = HeaderLen + MaxTags*TagLen + 1500
+	jumboLen = HeaderLen + MaxTags*TagLen + MaxMTU
 )
 
-func newPool(size int) *sync.Pool {
+var (
+	smallPool = newPool(smallLen)
+	jumboPool = newPool(jumboLen)
+	superPool = newPool(MaxLen)
+)
+
+func newPool(room int) *sync.Pool {
 	p := new(sync.Pool)
-	p.New = func() any { return &Buf{pool: p, mem: make([]byte, size)} }
+	p.New = func() any { return &Buf{pool: p, mem: make([]byte, VnetLen+room)} }
 	return p
 }
 
@@ -64,10 +70,10 @@ func Get(n int) *Buf {
 		panic(fmt.Sprintf("frame: Get(%d)", n))
 	}
 	pool := superPool
-	switch need := n + VnetLen; {
-	case need <= VnetLen+1530:
+	switch {
+	case n <= smallLen:
 		pool = smallPool
-	case need <= VnetLen+HeaderLen+MaxTags*TagLen+MaxMTU:
+	case n <= jumboLen:
 		pool = jumboPool
 	}
 	b := pool.Get().(*Buf)
