@@ -175,6 +175,13 @@ func (n *Namespace) Splice(from, to string) {
 			Priority:  1,
 			Protocol:  unix.ETH_P_ALL,
 		},
+		// Match anything. A key is looked at even with an empty mask, and this one
+		// is there in the shortest frame: the end of the Ethernet header.
+		Sel: &netlink.TcU32Sel{
+			Flags: netlink.TC_U32_TERMINAL,
+			Nkeys: 1,
+			Keys:  []netlink.TcU32Key{{Off: -4}},
+		},
 		Actions: []netlink.Action{netlink.NewMirredAction(out.Attrs().Index)},
 	}))
 }

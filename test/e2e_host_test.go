@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package test_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/l2bridge/l2bridge/test/lab"
+)
+
+// A TAP that somebody deletes or takes out of its bridge is put back.
+func TestTAPComesBack(t *testing.T) {
+	s, _, _ := join(t, lab.Options{Hosts: 1})
+	gw, a, b := s.A.Gateway, s.A.Hosts[0].Namespace, s.B.Hosts[0]
+	ping(t, a, b.Addr4, recvWait)
+	for _, harm := range []struct {
+		name string
+		do   func()
+	}{
+		{"deleted", func() { gw.Delete(defaultTAP) }},
+		{"out of the bridge", func() { gw.SetMaster(defaultTAP, "") }},
+		{"down", func() { gw.SetDown(defaultTAP) }},
+	} {
+		t.Run(harm.name, func(t *testing.T) {
+			harm.do()
+			lab.Wait(t, mendWait, "the TAP is a port of the bridge again", func() error {
+				if !gw.HasLink(defaultTAP) {
+					return errors.New("no TAP")
+				}
+				if master := gw.Master(defaultTAP); master != lab.BridgeName {
+					return fmt.Errorf("its bridge is %q", master)
+				}
+				return nil
+			})
+			ping(t, a, b.Addr4, mendWait)
+		})
+	}
+}
+
+// A side that is killed and started again is back, whichever it is.
+func TestKilledComesBack(t *testing.T) {
+	s, upA, upB := join(t, lab.Options{Hosts: 1})
+	a, b := s.A.Hosts[0].Namespace, s.B.Hosts[0]
+	ping(t, a, b.Addr4, recvWait)
+	t.Run("the one that joined", func(t *testing.T) {
+		upB.Kill()
+		s.B.Up()
+		ping(t, a, b.Addr4, backWait)
+	})
+	t.Run("the founder", func(t *testing.T) {
+		upA.Kill()
+		s.A.Up()
+		ping(t, a, b.Addr4, backWait)
+	})
+}
+
+// A stop ends the program with status 0 and leaves no link, no route, no
+// address and no socket of its own, and the bridge that was there before.
+func TestStopLeavesNothing(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(sig.String(), func(t *testing.T) {
+			s := lab.TwoSites(t, lab.Options{Hosts: 1})
+			state := func() string {
+				gw := s.A.Gateway
+				return fmt.Sprintln(gw.Links(), gw.MustRun("ip", "-o", "address"), gw.MustRun("ip", "route", "show", "table", "all"),
+					gw.Link(lab.BridgeName).Attrs().HardwareAddr, gw.Link(lab.BridgeName).Attrs().MTU)
+			}
+			before := state()
+			upA, _ := lab.Link(s.A, s.B, nil, nil)
+			ping(t, s.A.Hosts[0].Namespace, s.B.Hosts[0].Addr4, recvWait)
+			upA.Signal(sig)
+			if err := upA.Stop(); err != nil {
+				t.Errorf("stop: %v", err)
+			}
+			if diff := cmp.Diff(before, state()); diff != "" {
+				t.Errorf("gateway (-before +after):\n%s", diff)
+			}
+			if _, err := os.Lstat(s.A.Socket()); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("socket: %v, want none", err)
+			}
+			if _, err := s.A.Status(); lab.ExitCode(err) != 3 {
+				t.Errorf("status: %v, want exit status 3", err)
+			}
+			// The other side goes on without.
+			lab.Wait(t, backWait, "site b knows", func() error {
+				status, err := s.B.Status()
+				if err == nil && status.State == "up" {
+					err = fmt.Errorf("state %s", status.State)
+				}
+				return err
+			})
+		})
+	}
+}
+
+// A bridge that was not there is made, and removed unless somebody has put
+// something into it.
+func TestOwnBridge(t *testing.T) {
+	s := lab.TwoSites(t, lab.Options{})
+	gw := s.A.Gateway
+	s.A.Init()
+	before := gw.Links()
+
+	up := s.A.Up()
+	if master := gw.Master(defaultTAP); master != lab.BridgeName {
+		t.Errorf("the TAP's bridge is %q, want %s", master, lab.BridgeName)
+	}
+	if err := up.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, gw.Links()); diff != "" {
+		t.Errorf("links (-before +after):\n%s", diff)
+	}
+
+	up = s.A.Up()
+	lab.Connect(gw, "port", s.Namespace("host"), hostLink, 1500)
+	gw.SetMaster("port", lab.BridgeName)
+	if err := up.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if !gw.HasLink(lab.BridgeName) {
+		t.Error("the bridge is gone with somebody's port in it")
+	}
+	if gw.HasLink(defaultTAP) {
+		t.Error("the TAP is still there")
+	}
+}
