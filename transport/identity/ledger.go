@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"time"
+)
+
+const (
+	// maxTokens bounds the invitations that are on the founder's list.
+	maxTokens = 1024
+	// maxIssued bounds the members of a network.
+	maxIssued = 1024
+
+	minTTL = time.Second
+	maxTTL = 365 * 24 * time.Hour
+)
+
+// ledger is the founder's book: who is a member and who is invited. A token
+// used up and the certificate for it are one write, since they are one file.
+type ledger struct {
+	Issued []issued  `json:"issued"`
+	Tokens []invited `json:"tokens"`
+}
+
+// issued is one certificate. Names, keys and the keys' short names in relayed
+// records are each unique in the list.
+type issued struct {
+	Site   string    `json:"site"`
+	ID     ID        `json:"id"`
+	Serial string    `json:"serial"` // hexadecimal
+	When   time.Time `json:"when"`   // by the founder's clock, for people
+	Cert   []byte    `json:"cert"`   // DER
+}
+
+// invited is one token. It stays on the list when it was used, so that a
+// joiner who has not got the reply may ask again with it.
+type invited struct {
+	ID     tokenID   `json:"id"`
+	Secret []byte    `json:"secret"`
+	Site   string    `json:"site,omitempty"` // the name it is for, "" any
+	End    time.Time `json:"end"`
+	UsedBy *ID       `json:"used_by,omitempty"`
+}
+
+func (t *invited) ended(now time.Time) bool { return now.After(t.End) }
+
+// MarshalText and UnmarshalText make a tokenID readable in the file.
+func (id tokenID) MarshalText() ([]byte, error) {
+	return hex.AppendEncode(nil, id[:]), nil
+}
+
+func (id *tokenID) UnmarshalText(text []byte) error {
+	if len(text) != hex.EncodedLen(len(id)) {
+		return fmt.Errorf("token id of %d characters (want %d)", len(text), hex.EncodedLen(len(id)))
+	}
+	_, err := hex.Decode(id[:], text)
+	return err
+}
+
+// Invite makes a token with which one site may join within ttl (1 s to 365
+// days), as site or, when that is "", under a name of its choosing. addrs are
+// where this site can be reached, best first; as many as fit are put into the
+// token, the first one always. The token is stored before Invite returns. The
+// error is ErrNotFounder (errors.Is) at a site that does not hold the CA key.
+func (m *Member) Invite(site string, ttl time.Duration, addrs []string) (Token, error) {
+	if !m.Founder() {
+		return Token{}, m.notFounder()
+	}
+	if ttl < minTTL || ttl > maxTTL {
+		return Token{}, fmt.Errorf("invite: ttl %v is out of range (want %v to %v)", ttl, minTTL, maxTTL)
+	}
+	if err := m.validGuest(site); err != nil {
+		return Token{}, fmt.Errorf("invite: %w", err)
+	}
+	now := time.Now()
+	// To the second, as it is in the token, and not to less than was asked.
+	end := now.Add(ttl + time.Second - 1).Truncate(time.Second).UTC()
+	t := Token{Network: m.Network, CA: m.caID, End: end, Site: site}
+	rand.Read(t.id[:])
+	rand.Read(t.secret[:])
+	if err := t.setAddrs(addrs); err != nil {
+		return Token{}, err
+	}
+	err := m.dir.update(func(st *state) error {
+		if st.Ledger == nil {
+			return m.notFounder()
+		}
+		return st.Ledger.invite(t, now)
+	})
+	if err != nil {
+		return Token{}, err
+	}
+	return t, nil
+}
+
+// validGuest checks the name that a token is to be for. A name that is taken is
+// not refused: its holder may have to join again.
+func (m *Member) validGuest(site string) error {
+	if site == "" {
+		return nil
+	}
+	if site == m.Site {
+		return fmt.Errorf("site name %q is this site's own (pick another)", site)
+	}
+	return ValidSite(site)
+}
+
+func (l *ledger) invite(t Token, now time.Time) error {
+	if len(l.Tokens) >= maxTokens {
+		l.Tokens = slices.DeleteFunc(l.Tokens, func(t invited) bool { return t.UsedBy != nil || t.ended(now) })
+	}
+	if len(l.Tokens) >= maxTokens {
+		return fmt.Errorf("invite: %d invitations are open (wait until some have been used or have ended)", maxTokens)
+	}
+	l.Tokens = append(l.Tokens, invited{ID: t.id, Secret: t.secret[:], Site: t.Site, End: t.End})
+	return nil
+}
+
+func (l *ledger) token(id tokenID) *invited {
+	i := slices.IndexFunc(l.Tokens, func(t invited) bool { return t.ID == id })
+	if i < 0 {
+		return nil
+	}
+	return &l.Tokens[i]
+}
+
+func (l *ledger) bySite(site string) int {
+	return slices.IndexFunc(l.Issued, func(c issued) bool { return c.Site == site })
+}
+
+func (l *ledger) byKey(id ID) int {
+	return slices.IndexFunc(l.Issued, func(c issued) bool { return c.ID == id })
+}
+
+func (l *ledger) byRelay(id ID) int {
+	return slices.IndexFunc(l.Issued, func(c issued) bool { return c.ID.Relay() == id.Relay() })
+}
+
+// issue makes a membership certificate and enters it; whether it may be made
+// is the caller's to know.
+func (l *ledger) issue(ca *x509.Certificate, caKey crypto.Signer, network, site string, key crypto.PublicKey) ([]byte, error) {
+	der, err := newLeaf(ca, caKey, network, site, key)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	id, err := keyID(key)
+	if err != nil {
+		return nil, err
+	}
+	l.Issued = append(l.Issued, issued{
+		Site:   site,
+		ID:     id,
+		Serial: cert.SerialNumber.Text(16),
+		When:   time.Now().UTC().Truncate(time.Second),
+		Cert:   der,
+	})
+	return der, nil
+}
