@@ -18,6 +18,9 @@ import (
 // instances whose TAPs are in one bridge: the last one removes it.
 const bridgeAlias = "made by l2bridge"
 
+// isOurs reports whether the bridge was made by us.
+func isOurs(bridge netlink.Link) bool { return bridge.Attrs().Alias == bridgeAlias }
+
 // lookUpBridge returns the configured bridge, nil when there is none yet or
 // the TAP is to be bare.
 func (d *Device) lookUpBridge() (netlink.Link, error) {
@@ -58,7 +61,7 @@ func (d *Device) chooseMTU(bridge netlink.Link) (int, error) {
 		return 0, fmt.Errorf("bridge %s: mtu %d: at most %d can be bridged; run \"ip link set %s mtu %d\"",
 			d.cfg.Bridge, has, frame.MaxMTU, d.cfg.Bridge, frame.MaxMTU)
 	}
-	if ports, err := d.others(bridge); err == nil && len(ports) == 0 && bridge.Attrs().Alias == bridgeAlias {
+	if ports, err := d.others(bridge); err == nil && len(ports) == 0 && isOurs(bridge) {
 		return want, nil // left by a run of ours: nobody relies on it
 	}
 	return 0, fmt.Errorf("tap %s: mtu %d: bridge %s has %d, which l2bridge never changes; "+
@@ -77,6 +80,7 @@ func (d *Device) join() error {
 			return err
 		}
 	}
+	d.ours = isOurs(bridge)
 	tap, err := d.links.LinkByIndex(d.index)
 	if err != nil {
 		return fmt.Errorf("tap %s: %w", d.cfg.Name, err)
@@ -88,7 +92,7 @@ func (d *Device) join() error {
 	if err != nil {
 		return err
 	}
-	if len(others) == 0 && bridge.Attrs().Alias == bridgeAlias {
+	if len(others) == 0 && d.ours {
 		// Setting it also keeps the bridge from going back to 1500 when its last
 		// port leaves.
 		if err := d.links.LinkSetMTU(bridge, d.mtu); err != nil {
@@ -156,7 +160,7 @@ func bridgeAddress(tap net.HardwareAddr, name string) net.HardwareAddr {
 // no device on top of it such as a VLAN or macvlan.
 func (d *Device) leave() error {
 	bridge, err := d.lookUpBridge()
-	if err != nil || bridge == nil || bridge.Attrs().Alias != bridgeAlias {
+	if err != nil || bridge == nil || !isOurs(bridge) {
 		return err
 	}
 	all, err := d.list()

@@ -120,7 +120,8 @@ func TestUsedBridgeStays(t *testing.T) {
 	}
 }
 
-// watch runs Watch until the test ends, or until it fails.
+// watch runs Watch until the test ends, or until it fails, which the channel
+// tells.
 func watch(t *testing.T, d *tap.Device) <-chan error {
 	t.Helper()
 	ns, err := netns.Get()
@@ -129,18 +130,22 @@ func watch(t *testing.T, d *tap.Device) <-chan error {
 	}
 	t.Cleanup(func() { ns.Close() })
 	ctx, cancel := context.WithCancel(context.Background())
-	watched := in(t, ns, func() error { return d.Watch(ctx) })
-	result := make(chan error, 1)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		result <- <-watched
-	}()
+	failed := make(chan error, 1)
+	done := in(t, ns, func() error {
+		err := d.Watch(ctx)
+		if ctx.Err() == nil {
+			failed <- err
+			return nil
+		}
+		return err
+	})
 	t.Cleanup(func() {
 		cancel()
-		wait(t, "Watch to end", done)
+		if err := wait(t, "Watch to end", done); err != nil {
+			t.Errorf("Watch: %v, want nil when its context ends", err)
+		}
 	})
-	return result
+	return failed
 }
 
 func TestWatchPutsBack(t *testing.T) {

@@ -70,6 +70,7 @@ type Device struct {
 	features Features
 	found    bool // a persistent TAP that was there before us stays after us
 	joined   bool // we made the TAP a port of the bridge
+	ours     bool // the bridge, when Open or Watch last saw it, was made by us
 
 	carrierOnce sync.Once // says that the kernel cannot set the carrier
 }

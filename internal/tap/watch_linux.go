@@ -53,7 +53,6 @@ func (d *Device) Watch(ctx context.Context) error {
 // watcher is the state of Watch.
 type watcher struct {
 	*Device
-	ours    bool // the bridge, when it was last seen, was made by us
 	waiting bool // for a bridge that is not ours to come back
 }
 
@@ -81,14 +80,14 @@ func (w *watcher) look() error {
 		return nil
 	}
 	w.waiting = false
+	if bridge != nil {
+		w.ours = isOurs(bridge)
+	}
 	if bridge == nil || tap.Attrs().MasterIndex != bridge.Attrs().Index {
 		if err := w.join(); err != nil {
 			return err
 		}
 		w.cfg.Log.Warn("tap was taken out of its bridge, put back", "port", w.cfg.Name, "bridge", w.cfg.Bridge)
-	}
-	if bridge != nil {
-		w.ours = bridge.Attrs().Alias == bridgeAlias
 	}
 	return nil
 }
