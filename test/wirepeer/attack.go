@@ -18,12 +18,9 @@ func (g *generator) mutate(in [][]byte) [][]byte {
 	return out
 }
 
-// change alters one thing of a datagram.
+// change alters one thing of an honest datagram.
 func (g *generator) change(b []byte) []byte {
 	records := recordOffsets(b)
-	if len(records) == 0 {
-		return g.fill(g.rng.IntN(4))
-	}
 	at := records[g.rng.IntN(len(records))]
 	switch g.rng.IntN(7) {
 	case 0: // anywhere
@@ -62,7 +59,7 @@ func recordOffsets(b []byte) (offsets []int) {
 // attack returns datagrams that are built to lie.
 func (g *generator) attack() [][]byte {
 	attacks := []func() [][]byte{
-		g.attackNoise, g.attackHeartbeat, g.attackObjectBounds, g.attackTotal,
+		g.attackNoise, g.attackHeartbeat, g.attackBody, g.attackObjectBounds, g.attackTotal,
 		g.attackOverlap, g.attackRuns, g.attackFlags, g.attackID, g.attackHead,
 		g.attackOffload, g.attackMTU,
 	}
@@ -87,14 +84,24 @@ func (g *generator) attackNoise() [][]byte {
 	return [][]byte{b}
 }
 
-// attackHeartbeat is heartbeats of any length, mode and flags, and padding
-// with flags.
+// attackHeartbeat is heartbeats of any length, mode and flags, with padding that has
+// flags, or half a record header, behind them.
 func (g *generator) attackHeartbeat() [][]byte {
 	body := append([]byte{byte(g.rng.IntN(6))}, g.fill(8)...)
 	body = append(body, g.fill(3)...)[:g.near(heartbeatBytes)]
 	flags := Flags(g.pick(0, 0, 0, 0x10, 0x80))
-	pad := []byte{byte(g.pick(0, 0x10, 0x80, 0xf0)), 1}
-	return [][]byte{g.datagram(AppendRecord(nil, kindHeartbeat, flags, body), pad)}
+	end := []byte{byte(g.pick(0, 0x10, 0x80, 0xf0, kindWhole, 5)), 1}[:1+g.rng.IntN(2)]
+	return [][]byte{g.datagram(AppendRecord(nil, kindHeartbeat, flags, body), end)}
+}
+
+// attackBody is slices and heads whose body is about the least one.
+func (g *generator) attackBody() [][]byte {
+	id := g.nextID()
+	short := func(kind byte, least int) []byte {
+		body := binary.BigEndian.AppendUint16(nil, id)
+		return AppendRecord(nil, kind, 0, append(body, g.fill(least)...)[:g.near(least)])
+	}
+	return [][]byte{g.datagram(short(kindSlice, sliceFixed+1), short(kindHead, headFixed+1))}
 }
 
 // attackObjectBounds is objects of about the least and the greatest length.
@@ -186,18 +193,14 @@ func (g *generator) attackFlags() [][]byte {
 }
 
 // attackID opens objects at jumps around the bounds of the window and of 16
-// bits, then ends some of them. The honest sender then goes on behind the
-// newest, but now and then from where it was: then it is late for a while.
+// bits, then ends some of them.
 func (g *generator) attackID() [][]byte {
-	id, newest := g.ID, g.ID-1
+	id := g.ID
 	var out [][]byte
 	var ids []uint16
 	for range 1 + g.rng.IntN(5) {
 		id += uint16(g.pick(1, 1, -1, windowIDs-1, windowIDs, windowIDs+1, 1-windowIDs, -windowIDs, -1-windowIDs,
 			0x7fff, 0x8000, 0x8001, g.rng.IntN(1<<16)))
-		if int16(id-newest) > 0 {
-			newest = id
-		}
 		ids = append(ids, id)
 		out = append(out, g.datagram(AppendSlice(nil, 0, id, 0, 30, make([]byte, 15))))
 	}
@@ -205,9 +208,6 @@ func (g *generator) attackID() [][]byte {
 		if g.one(2) {
 			out = append(out, g.datagram(AppendSlice(nil, 0, id, 15, 30, make([]byte, 15))))
 		}
-	}
-	if !g.one(8) {
-		g.ID = newest + 1
 	}
 	return out
 }
@@ -243,20 +243,22 @@ func (g *generator) attackHead() [][]byte {
 	return [][]byte{g.datagram(some...)}
 }
 
-// attackOffload is a superframe of a size that is whole in one datagram, with
-// one of the fields that §5 checks changed.
+// attackOffload is superframes that are each wrong in one of the fields that
+// §5 checks.
 func (g *generator) attackOffload() [][]byte {
-	o := g.superframe()
-	for len(o.Frame) > 20000 {
-		o = g.superframe()
+	var out [][]byte
+	for range 8 {
+		out = append(out, g.datagram(AppendWhole(nil, g.wrongSuperframe())))
 	}
+	return out
+}
+
+func (g *generator) wrongSuperframe() Object {
+	o := g.smallSuperframe()
 	v := parseVNET(o.Header)
-	headers, ok := v.check(o.Frame)
-	if !ok {
-		return nil
-	}
+	headers, _ := v.check(o.Frame)
 	_, tags := etherType(o.Frame)
-	switch g.rng.IntN(10) {
+	switch g.rng.IntN(11) {
 	case 0:
 		v.flags = byte(g.pick(0, 1, 2, 3, 0x80))
 	case 1:
@@ -273,16 +275,21 @@ func (g *generator) attackOffload() [][]byte {
 		o.Frame = o.Frame[:minFrame+g.rng.IntN(headers-minFrame)]
 	case 7: // EtherType, of a tag or behind
 		binary.BigEndian.PutUint16(o.Frame[12+g.pick(0, tags):], uint16(g.pick(0x0800, 0x86dd, 0x8100, 0x88a8, 0x9100, 0x0806)))
-	case 8: // version and length of the IP header, its protocol fields
-		i := minFrame + tags + g.pick(0, 0, 6, 7, 9)
-		o.Frame[i] = byte(g.pick(0x44, 0x45, 0x46, 0x4f, 0x60, 0x65, 6, 17, 0))
-	case 9: // length of the TCP header, where it is one
+	case 8: // version and length of the IP header
+		o.Frame[minFrame+tags] = byte(g.pick(0x40, 0x44, 0x45, 0x46, 0x4f, 0x60, 0x65))
+	case 9: // its protocol fields and what is beside them
+		o.Frame[minFrame+tags+g.pick(6, 7, 9)] = byte(g.pick(0, 6, 17, 41))
+	case 10: // length of the TCP header, where it is one
 		if i := v.csumStart + 12; i < len(o.Frame) {
 			o.Frame[i] = byte(g.pick(0x00, 0x40, 0x50, 0x60, 0xf0))
 		}
 	}
+	// A checksum far ahead does not hide what is wrong behind it.
+	if g.one(2) {
+		v.csumStart = minFrame
+	}
 	o.Header = v.bytes()
-	return [][]byte{g.datagram(AppendWhole(nil, o))}
+	return o
 }
 
 // attackMTU is frames with up to three tags, and superframes, about the limit
@@ -295,17 +302,22 @@ func (g *generator) attackMTU() [][]byte {
 	if g.one(2) {
 		o.Flags = VNET
 	}
-	super := g.superframe()
-	for len(super.Frame) > 20000 {
-		super = g.superframe()
-	}
+	super := g.smallSuperframe()
 	v := parseVNET(super.Header)
-	if headers, ok := v.check(super.Frame); ok {
-		_, tags := etherType(super.Frame)
-		v.gsoSize = max(1, g.near(minFrame+tags+GenerateMTU-headers))
-		super.Header = v.bytes()
-	}
+	headers, _ := v.check(super.Frame)
+	_, tagBytes := etherType(super.Frame)
+	v.gsoSize = g.near(minFrame + tagBytes + GenerateMTU - headers)
+	super.Header = v.bytes()
 	return [][]byte{g.datagram(AppendWhole(nil, o), AppendWhole(nil, super))}
+}
+
+// smallSuperframe is a superframe that fits a WHOLE with others.
+func (g *generator) smallSuperframe() Object {
+	for {
+		if o := g.superframe(); len(o.Frame) <= 20000 {
+			return o
+		}
+	}
 }
 
 // nextID takes the id that the honest sender would give next, and now and then

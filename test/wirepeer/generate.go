@@ -16,7 +16,7 @@ const GenerateMTU = 1500
 // between them bursts and changes that no honest sender makes. The same state
 // of rng makes the same datagrams.
 func Generate(rng *rand.Rand, n int) [][]byte {
-	g := &generator{rng: rng}
+	g := &generator{rng: rng, shadow: New(GenerateMTU)}
 	// Begin at once before the wraps, often.
 	g.Size = g.pick(600, 1200, 1350, 1452, 9000)
 	g.ID = uint16(g.pick(0, 0xfff0, rng.IntN(1<<16)))
@@ -36,6 +36,7 @@ func Generate(rng *rand.Rand, n int) [][]byte {
 			burst = g.attack()
 		}
 		out = append(out, burst...)
+		g.follow(burst)
 	}
 	return out[:n:n]
 }
@@ -43,6 +44,19 @@ func Generate(rng *rand.Rand, n int) [][]byte {
 type generator struct {
 	rng *rand.Rand
 	Sender
+	shadow *Receiver // has what was generated
+}
+
+// follow moves the sender on, in most cases, when a lie about an id has moved
+// the window away from it: else all that it cuts would be late from then on.
+func (g *generator) follow(burst [][]byte) {
+	for _, b := range burst {
+		g.shadow.Datagram(b)
+	}
+	w := &g.shadow.window
+	if w.begun && int16(g.ID-w.newest) <= -windowIDs && !g.one(4) {
+		g.ID = w.newest + 1
+	}
 }
 
 func (g *generator) pick(choices ...int) int { return choices[g.rng.IntN(len(choices))] }
@@ -196,7 +210,7 @@ func (g *generator) superframe() Object {
 		v.gsoSize = max(1, g.near(room))
 	}
 	greatest := ip + 65535 - len(b)
-	payload := 1 + g.rng.IntN(g.pick(1, v.gsoSize, 4*v.gsoSize, 10000, greatest))
+	payload := 1 + g.rng.IntN(g.pick(1, v.gsoSize, 4*v.gsoSize, 4*v.gsoSize, 10000, 10000, greatest))
 	b = append(b, g.fill(min(payload, greatest))...)
 
 	// The lengths that the kernel would have written.

@@ -90,10 +90,6 @@ func (s *Sender) Datagrams(objects []Object) [][]byte {
 		s.ID++
 		for offset := 0; offset < total; {
 			room := s.Size - len(b) - recordHeader - sliceFixed
-			if room < 1 {
-				flush(s.Size)
-				continue
-			}
 			n := min(room, total-offset)
 			b = AppendSlice(b, o.Flags, id, offset, total, bytes[offset:offset+n])
 			if offset == 0 && o.superframe() {
