@@ -3,6 +3,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -10,7 +11,9 @@ import (
 	mrand "math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -20,10 +23,10 @@ import (
 	"github.com/l2bridge/l2bridge/transport/wire"
 )
 
-// dialer keeps a session with the peer at one configured address.
+// dialer keeps a session with one peer.
 type dialer struct {
-	mesh    *Mesh
-	address string // HOST:PORT, as given
+	mesh      *Mesh
+	addresses []string // HOST:PORT, as given
 
 	// Guarded by Mesh.mu.
 	id         identity.ID // who answered there last
@@ -91,7 +94,7 @@ func (d *dialer) report(err error) {
 	d.trouble = text
 	d.mesh.mu.Unlock()
 	if news {
-		d.mesh.cfg.Log.Warn("peer not connected, trying again", "addr", d.address, "error", text)
+		d.mesh.cfg.Log.Warn("peer not connected, trying again", "addr", d, "error", text)
 	}
 }
 
@@ -99,7 +102,7 @@ func (d *dialer) report(err error) {
 // not be made, or ended.
 func (d *dialer) dial(ctx context.Context, g *errgroup.Group) error {
 	m := d.mesh
-	addrs, err := resolve(ctx, m.cfg.Resolve, d.address)
+	addrs, err := resolveAll(ctx, m.cfg.Resolve, d.addresses)
 	if err != nil {
 		return err
 	}
@@ -186,9 +189,37 @@ func explain(addr netip.AddrPort, err error) error {
 	return fmt.Errorf("%s: %w", addr, err)
 }
 
+// String returns the addresses of the peer, for people.
+func (d *dialer) String() string { return strings.Join(d.addresses, " ") }
+
+// resolveAll returns what several HOST:PORT stand for; those that cannot be
+// resolved are an error only when there is nothing else.
+func resolveAll(ctx context.Context, lookup lookupFunc, addresses []string) (all []netip.AddrPort, err error) {
+	for _, a := range addresses {
+		found, ferr := resolve(ctx, lookup, a)
+		err = cmp.Or(err, ferr)
+		for _, f := range found {
+			if !slices.Contains(all, f) {
+				all = append(all, f)
+			}
+		}
+	}
+	if len(all) > 0 {
+		return all, nil
+	}
+	return nil, err
+}
+
+type lookupFunc = func(ctx context.Context, host string) ([]netip.Addr, error)
+
+// systemLookup asks the system's resolver.
+func systemLookup(ctx context.Context, host string) ([]netip.Addr, error) {
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+}
+
 // resolve returns the addresses that HOST:PORT stands for, families in turn as
 // RFC 8305 wants it, at most maxCandidates.
-func resolve(ctx context.Context, lookup func(context.Context, string) ([]netip.Addr, error), address string) ([]netip.AddrPort, error) {
+func resolve(ctx context.Context, lookup lookupFunc, address string) ([]netip.AddrPort, error) {
 	const maxCandidates = 8
 	host, portText, err := net.SplitHostPort(address)
 	if err != nil {

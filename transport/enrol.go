@@ -66,7 +66,7 @@ func (m *Mesh) enrolOn(ctx context.Context, conn *quic.Conn) (site, id string, e
 // the token's addresses, and stores the membership that comes back. It tries
 // again, on a socket of its own that listen opens, until it is refused or ctx
 // ends. addrs are the addresses of members to dial from now on.
-func Enrol(ctx context.Context, listen func() (net.PacketConn, error), dir *identity.Dir, token identity.Token, site string, resolver func(context.Context, string) ([]netip.Addr, error)) (member *identity.Member, addrs []string, err error) {
+func Enrol(ctx context.Context, listen func() (net.PacketConn, error), dir *identity.Dir, token identity.Token, site string) (member *identity.Member, addrs []string, err error) {
 	key, err := dir.SiteKey()
 	if err != nil {
 		return nil, nil, err
@@ -78,11 +78,6 @@ func Enrol(ctx context.Context, listen func() (net.PacketConn, error), dir *iden
 	defer conn.Close()
 	tr := newTransport(conn, nil)
 	defer tr.Close()
-	if resolver == nil {
-		resolver = func(ctx context.Context, host string) ([]netip.Addr, error) {
-			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		}
-	}
 	ask := func(ctx context.Context, addr netip.AddrPort) ([]byte, error) {
 		ctx, cancel := context.WithTimeout(ctx, greeting)
 		defer cancel()
@@ -95,30 +90,18 @@ func Enrol(ctx context.Context, listen func() (net.PacketConn, error), dir *iden
 	}
 	wait := firstRetry
 	for {
-		var last error
-		var candidates []netip.AddrPort
-		for _, a := range token.Addrs {
-			found, err := resolve(ctx, resolver, a)
-			if err != nil {
-				last = err
-			}
-			candidates = append(candidates, found...)
-		}
-		if len(candidates) > 0 {
-			reply, err := race(ctx, candidates, ask, func([]byte) {})
-			if err == nil {
+		candidates, err := resolveAll(ctx, systemLookup, token.Addrs)
+		if err == nil {
+			var reply []byte
+			if reply, err = race(ctx, candidates, ask, func([]byte) {}); err == nil {
 				return dir.Join(token, site, reply)
 			}
-			last = err
 		}
-		if last == nil {
-			return nil, nil, errors.New("the token holds no address (make a new one after setting advertise at the founder)")
-		}
-		if errors.Is(last, identity.ErrNotMember) {
-			return nil, nil, last
+		if errors.Is(err, identity.ErrNotMember) {
+			return nil, nil, err
 		}
 		if !sleep(ctx, wait) {
-			return nil, nil, fmt.Errorf("nobody answered in time: %w", last)
+			return nil, nil, fmt.Errorf("nobody answered in time: %w", err)
 		}
 		wait = min(2*wait, lastRetry)
 	}

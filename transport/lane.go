@@ -90,14 +90,15 @@ func (m *Mesh) answer(ctx context.Context, conn *quic.Conn) (*lane, error) {
 }
 
 func (m *Mesh) hello(session [8]byte, number uint8) wire.Hello {
+	lan := m.getLAN()
 	return wire.Hello{
 		ID:        m.cfg.Member.ID,
 		Boot:      m.boot,
 		Session:   session,
 		Lane:      number,
 		ConnIDLen: wire.MaxConnIDLen,
-		MTU:       uint16(m.cfg.MTU),
-		Features:  m.cfg.Features,
+		MTU:       uint16(lan.mtu),
+		Features:  lan.features,
 	}
 }
 

@@ -59,10 +59,11 @@ type Config struct {
 	// Conn is the UDP socket, open until after Run.
 	Conn net.PacketConn
 
-	// Peers are the HOST:PORT to dial, and to dial again for ever.
-	Peers []string
+	// Dial are the peers to dial, and to dial again for ever: for each the
+	// HOST:PORT that it may have.
+	Dial [][]string
 
-	// MTU of our LAN, and what we can take beyond plain frames.
+	// MTU of our LAN, and what we can take beyond plain frames; see SetLAN.
 	MTU      int
 	Features wire.Features
 
@@ -71,7 +72,7 @@ type Config struct {
 	Serve func(ctx context.Context, p *Peer) error
 
 	// Resolve looks a host name up; nil asks the system.
-	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
+	Resolve lookupFunc
 
 	// Through, optional, reports whether an address is reached through a peer:
 	// then it is not dialled.
@@ -98,10 +99,17 @@ type Mesh struct {
 	quic *quic.Transport
 
 	mu       sync.Mutex // guards what follows
+	lan      lan
 	peers    map[identity.ID]*Peer
 	sessions map[sessionKey]*session // accepted, by who dialled and what for
 	dials    []*dialer
 	outer    []netip.AddrPort
+}
+
+// lan is what our hellos say about our side.
+type lan struct {
+	mtu      int
+	features wire.Features
 }
 
 type sessionKey struct {
@@ -112,9 +120,7 @@ type sessionKey struct {
 // New returns a Mesh that does nothing until Run.
 func New(cfg Config) *Mesh {
 	if cfg.Resolve == nil {
-		cfg.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
-			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		}
+		cfg.Resolve = systemLookup
 	}
 	m := &Mesh{
 		cfg:      cfg,
@@ -123,8 +129,9 @@ func New(cfg Config) *Mesh {
 		quic:     newTransport(cfg.Conn, cfg.Member),
 	}
 	rand.Read(m.boot[:])
-	for _, address := range cfg.Peers {
-		m.dials = append(m.dials, &dialer{mesh: m, address: address})
+	m.lan = lan{cfg.MTU, cfg.Features}
+	for _, addresses := range cfg.Dial {
+		m.dials = append(m.dials, &dialer{mesh: m, addresses: addresses})
 	}
 	return m
 }
@@ -181,6 +188,27 @@ func (m *Mesh) Run(ctx context.Context) error {
 	err = g.Wait()
 	m.quic.Close()
 	return err
+}
+
+// SetLAN tells that the MTU of our LAN, or what we can take, has changed. The
+// peers are told by sessions made anew.
+func (m *Mesh) SetLAN(mtu int, features wire.Features) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if now := (lan{mtu, features}); now != m.lan {
+		m.lan = now
+		for _, p := range m.peers {
+			if s := p.session.Load(); s != nil {
+				s.end(errReplaced)
+			}
+		}
+	}
+}
+
+func (m *Mesh) getLAN() lan {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.lan
 }
 
 // serverTLS picks the side of TLS that goes with what a client wants to speak.
@@ -410,7 +438,7 @@ func (m *Mesh) Peers() []Status {
 	var all []Status
 	named := make(map[identity.ID]bool)
 	for _, d := range m.dials {
-		st := Status{State: "connecting", Site: d.address, Since: d.since}
+		st := Status{State: "connecting", Site: d.String(), Unknown: true, Since: d.since}
 		if p := m.peers[d.id]; p != nil {
 			if named[d.id] {
 				continue

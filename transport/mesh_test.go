@@ -137,9 +137,13 @@ func (w *world) endpoint(ip string, latency time.Duration) *simnet.SimConn {
 
 // site runs a Mesh on an endpoint.
 func (w *world) site(t *testing.T, conn net.PacketConn, m *identity.Member, peers ...string) (*transport.Mesh, *lan, func()) {
+	var dial [][]string
+	for _, p := range peers {
+		dial = append(dial, []string{p})
+	}
 	l := &lan{peers: make(map[string]*transport.Peer)}
 	mesh := transport.New(transport.Config{
-		Member: m, Conn: conn, Peers: peers, MTU: 1500,
+		Member: m, Conn: conn, Dial: dial, MTU: 1500,
 		Features: wire.FeatureCsum | wire.FeatureTSO | wire.FeatureUSO,
 		Serve:    l.serve,
 		Resolve: func(context.Context, string) ([]netip.Addr, error) {

@@ -41,7 +41,7 @@ type loss struct {
 	why error
 }
 
-// superframes is what a peer must take for a frame to be sent as it is.
+// superframes is what a peer must take for every frame to be sent as it is.
 const superframes = wire.FeatureCsum | wire.FeatureTSO | wire.FeatureUSO
 
 func newPeer(id identity.ID) *Peer {
@@ -69,16 +69,35 @@ func (p *Peer) Send(frames []*frame.Buf) {
 	}
 	p.txFrames.Add(n)
 	p.txBytes.Add(bytes)
-	if s.control.hello.Features&superframes == superframes {
+	takes := s.control.hello.Features
+	if takes&superframes == superframes {
 		p.queue.Push(frames)
 		return
 	}
-	for _, b := range frames {
-		p.pushSplit(b)
+	for i, b := range frames {
+		if needs(b.Header())&^takes == 0 {
+			p.queue.Push(frames[i : i+1])
+		} else {
+			p.pushSplit(b)
+		}
 	}
 }
 
-// pushSplit sends a frame to a peer that takes plain frames only.
+// needs returns what a peer must take for a frame with this header to be sent
+// as it is.
+func needs(h frame.Vnet) wire.Features {
+	switch {
+	case h.GSOType == frame.GSOUDP:
+		return wire.FeatureCsum | wire.FeatureUSO
+	case h.GSOType != frame.GSONone:
+		return wire.FeatureCsum | wire.FeatureTSO
+	case h.Flags&frame.VnetNeedsCsum != 0:
+		return wire.FeatureCsum
+	}
+	return 0
+}
+
+// pushSplit sends a frame as the plain frames that it stands for.
 func (p *Peer) pushSplit(b *frame.Buf) {
 	one := make([]*frame.Buf, 1)
 	frame.Split(b, func(plain *frame.Buf) {
@@ -170,6 +189,7 @@ func (p *Peer) addr() string {
 type Status struct {
 	Site    string
 	ID      identity.ID
+	Unknown bool   // it has never answered: Site is its address, ID zero
 	State   string // up, connecting or down
 	Addr    string // at present, "" when down
 	Since   time.Time

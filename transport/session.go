@@ -110,12 +110,13 @@ func (s *session) carry(ctx context.Context, g *errgroup.Group, data *lane) erro
 		return errReplaced
 	}
 
+	mtu := s.mesh.getLAN().mtu
 	lanes, laneCtx := errgroup.WithContext(s.ctx)
 	stop := context.AfterFunc(ctx, func() { s.end(errLeaving) })
 	defer stop()
 	next, done := receiver(laneCtx, s.mesh.cfg.Conn, data.conn)
 	defer done()
-	lanes.Go(func() error { return data.receive(next, s.mesh.cfg.MTU, &p.drops, p.deliver) })
+	lanes.Go(func() error { return data.receive(next, mtu, &p.drops, p.deliver) })
 	lanes.Go(func() error {
 		// The lane of the session before may still be sending; a queue has
 		// one taker.
@@ -127,7 +128,7 @@ func (s *session) carry(ctx context.Context, g *errgroup.Group, data *lane) erro
 	lanes.Go(func() error { return s.control.beat(laneCtx) })
 	lanes.Go(func() error { // heartbeats only
 		next := func() ([]byte, error) { return s.control.conn.ReceiveDatagram(laneCtx) }
-		return s.control.receive(next, s.mesh.cfg.MTU, &p.drops, func(frames []*frame.Buf) {
+		return s.control.receive(next, mtu, &p.drops, func(frames []*frame.Buf) {
 			p.drops[wire.Malformed].Add(uint64(len(frames)))
 		})
 	})

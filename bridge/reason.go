@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bridge
+
+import "sync/atomic"
+
+// Reason says why the switch dropped a frame. docs/operations.md tells users
+// what each one means.
+type Reason uint8
+
+// The reasons, named as in `l2bridge drops`.
+const (
+	Malformed  Reason = iota // shorter than an Ethernet header
+	BadSource                // the source is a group address or zero
+	OwnSource                // a peer sent a frame with our TAP's address as its source
+	Reserved                 // 802.1Q reserved address that forward_reserved does not let through
+	PVST                     // Cisco per-VLAN spanning tree
+	OwnOuter                 // the tunnel's own packet
+	Static                   // the source is bound to another port by a static entry
+	SamePort                 // the destination is behind the port that the frame came from
+	SplitLine                // from a peer, for a station behind another peer
+	NoPort                   // nowhere to flood to
+	reasons
+)
+
+var reasonNames = [reasons]string{
+	"malformed", "bad_source", "own_source", "reserved", "pvst", "own_outer",
+	"static", "same_port", "split_horizon", "no_port",
+}
+
+func (r Reason) String() string { return reasonNames[r] }
+
+// drops counts what was dropped of the frames that came in by one port.
+type drops [reasons]atomic.Uint64
+
+// Drop is one counter of `l2bridge drops`.
+type Drop struct {
+	Reason string
+	Port   string // where the frames came in
+	Count  uint64
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package bridge is the switch: it takes frames from its ports, validates them,
+// learns where their senders are, and passes each one to the port where its
+// destination is, or floods it. It has no goroutine and no queue of its own:
+// everything happens in the goroutine that brings a frame.
+package bridge
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/l2bridge/l2bridge/bridge/guard"
+	"github.com/l2bridge/l2bridge/fdb"
+	"github.com/l2bridge/l2bridge/internal/frame"
+)
+
+// Config says what a Switch does.
+type Config struct {
+	// Table is where stations are learned. Its Run is the caller's.
+	Table *fdb.Table
+
+	// Outer recognises the tunnel's own packets; nil recognises none.
+	Outer *guard.Outer
+
+	// ForwardReserved lets frames to 01-80-C2-00-00-0X cross when bit X is set,
+	// in the numbering of Linux's group_fwd_mask. Bit 0 (spanning tree) lets
+	// PVST cross as well.
+	ForwardReserved uint16
+}
+
+// Switch forwards frames between ports. Its methods may be called from any
+// goroutine.
+type Switch struct {
+	cfg   Config
+	own   atomic.Uint64 // the TAP's address, 0 for none
+	ports atomic.Pointer[portSet]
+
+	mu      sync.Mutex // guards the changing of ports, and what follows
+	drops   map[string]*drops
+	statics map[frame.Station]string // static entries: the name of their port
+}
+
+// port is an attached Port.
+type port struct {
+	Port
+	name  string
+	id    fdb.Port
+	group Group
+	drops *drops
+}
+
+func (p *port) reaches(q *port) bool {
+	return p != q && (p.group == Local || q.group == Local)
+}
+
+// portSet is an immutable snapshot of the attached ports.
+type portSet struct {
+	byID []*port // nil where an id is not in use
+	all  []*port
+}
+
+// New returns a Switch without ports.
+func New(cfg Config) *Switch {
+	if cfg.Outer == nil {
+		cfg.Outer = new(guard.Outer)
+	}
+	s := &Switch{cfg: cfg, drops: make(map[string]*drops), statics: make(map[frame.Station]string)}
+	s.ports.Store(new(portSet))
+	return s
+}
+
+// SetOwn names the address of our TAP. No station is ever learned under it.
+func (s *Switch) SetOwn(own frame.Station) { s.own.Store(own.Address()) }
+
+// Serve is the whole life of a port: it attaches p with room for quota
+// stations, runs it, and when it ends detaches it and forgets its stations. It
+// returns what p.Run returns, or why p cannot be attached.
+func (s *Switch) Serve(ctx context.Context, p Port, group Group, quota int) error {
+	in, err := s.attach(p, group, quota)
+	if err != nil {
+		return err
+	}
+	defer s.detach(in)
+	return p.Run(ctx, func(frames []*frame.Buf) { s.input(in, frames) })
+}
+
+func (s *Switch) attach(p Port, group Group, quota int) (*port, error) {
+	name := p.String()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.ports.Load()
+	for _, q := range old.all {
+		if q.name == name {
+			return nil, fmt.Errorf("attach port %q: a port of that name is attached", name)
+		}
+	}
+	id, _, err := s.cfg.Table.Attach(quota)
+	if err != nil {
+		return nil, fmt.Errorf("attach port %q: %w", name, err)
+	}
+	in := &port{Port: p, name: name, id: id, group: group, drops: s.dropsLocked(name)}
+	set := &portSet{byID: slices.Clone(old.byID), all: append(slices.Clone(old.all), in)}
+	for len(set.byID) <= int(id) {
+		set.byID = append(set.byID, nil)
+	}
+	set.byID[id] = in
+	s.ports.Store(set)
+	for station, at := range s.statics {
+		if at == name {
+			// A full port leaves the entry out; it stays in the list of
+			// static entries, and the station is flooded to.
+			_ = s.cfg.Table.AddStatic(station, id)
+		}
+	}
+	return in, nil
+}
+
+// detach takes the port out of the snapshot first, so that nothing new finds
+// it, and then forgets its stations. Nothing is learned behind it any more:
+// its Run has returned.
+func (s *Switch) detach(p *port) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.ports.Load()
+	set := &portSet{byID: slices.Clone(old.byID)}
+	set.byID[p.id] = nil
+	for _, q := range old.all {
+		if q != p {
+			set.all = append(set.all, q)
+		}
+	}
+	s.ports.Store(set)
+	s.cfg.Table.Detach(p.id)
+}
+
+// dropsLocked returns the counters of a port name. They outlive the port, so
+// that a site that comes back goes on counting where it was.
+func (s *Switch) dropsLocked(name string) *drops {
+	d := s.drops[name]
+	if d == nil {
+		d = new(drops)
+		s.drops[name] = d
+	}
+	return d
+}
+
+// Where a frame goes: to the port of that id, or one of these.
+const (
+	toNone  = -1 // dropped, and counted
+	toFlood = -2 // every port that the incoming one reaches
+)
+
+// input switches a batch of frames that came in by a port.
+func (s *Switch) input(in *port, frames []*frame.Buf) {
+	set, now := s.ports.Load(), s.cfg.Table.Now()
+	// Frames that go the same way one after the other go in one Send.
+	start, way := 0, toNone
+	for i, b := range frames {
+		w := s.route(set, now, in, b.Bytes())
+		if w != way {
+			s.send(set, in, way, frames[start:i])
+			start, way = i, w
+		}
+	}
+	s.send(set, in, way, frames[start:])
+}
+
+// route decides about one frame: validate, learn its source, look its
+// destination up (the order of net/bridge/br_input.c).
+func (s *Switch) route(set *portSet, now fdb.Tick, in *port, f []byte) int {
+	if len(f) < frame.HeaderLen {
+		return in.drop(Malformed)
+	}
+	dst, src := frame.Stations(f)
+	if src.IsGroup() || src.IsZero() {
+		return in.drop(BadSource)
+	}
+	if dst.IsGroup() {
+		if r, ok := s.barred(dst); ok {
+			return in.drop(r)
+		}
+	}
+	if in.group == Local && s.cfg.Outer.Match(f) {
+		return in.drop(OwnOuter)
+	}
+	if src.Address() == s.own.Load() {
+		if in.group != Local {
+			return in.drop(OwnSource)
+		}
+	} else if s.cfg.Table.Learn(now, src, in.id) == fdb.Static {
+		return in.drop(Static)
+	}
+	if dst.IsGroup() {
+		return toFlood
+	}
+	id, ok := s.cfg.Table.Lookup(now, dst)
+	if !ok || int(id) >= len(set.byID) || set.byID[id] == nil {
+		return toFlood
+	}
+	switch out := set.byID[id]; {
+	case out == in:
+		return in.drop(SamePort)
+	case !in.reaches(out):
+		return in.drop(SplitLine)
+	}
+	return int(id)
+}
+
+// barred reports whether frames to a group address do not cross, and why.
+func (s *Switch) barred(dst frame.Station) (Reason, bool) {
+	const (
+		reserved = 0x0180c2000000 // ..0F, IEEE 802.1Q table 8-1
+		pvst     = 0x01000ccccccd // Cisco shared spanning tree
+		stp      = 1 << 0
+	)
+	switch a := dst.Address(); {
+	case a&^0xf == reserved && s.cfg.ForwardReserved&(1<<(a&0xf)) == 0:
+		return Reserved, true
+	case a == pvst && s.cfg.ForwardReserved&stp == 0:
+		return PVST, true
+	}
+	return 0, false
+}
+
+func (p *port) drop(r Reason) int {
+	p.drops[r].Add(1)
+	return toNone
+}
+
+// send passes a run of frames on the way that was decided for them.
+func (s *Switch) send(set *portSet, in *port, way int, frames []*frame.Buf) {
+	if len(frames) == 0 {
+		return
+	}
+	switch way {
+	case toNone:
+	case toFlood:
+		flooded := false
+		for _, out := range set.all {
+			if in.reaches(out) {
+				out.Send(frames)
+				flooded = true
+			}
+		}
+		if !flooded {
+			in.drops[NoPort].Add(uint64(len(frames)))
+		}
+	default:
+		set.byID[way].Send(frames)
+	}
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/l2bridge/l2bridge/internal/control"
+	"github.com/l2bridge/l2bridge/internal/frame"
+)
+
+// backend answers commands for a running site.
+type backend struct{ s *site }
+
+// Status implements control.Backend.
+func (b backend) Status() control.Status {
+	s := b.s
+	st := control.Status{
+		Site: s.member.Site, ID: s.member.ID.String(), Network: s.member.Network, Founder: s.member.Founder(),
+		TAP: s.cfg.TAP, Bridge: s.cfg.Bridge, BridgePorts: []string{},
+		Listen: s.conn.LocalAddr().String(), Peers: b.Peers(), Drops: b.Drops(), Hints: []string{},
+	}
+	st.State, st.SinceMS = s.noteState()
+	dev := s.tap.Load()
+	if dev == nil {
+		st.Hints = append(st.Hints, fmt.Sprintf("TAP %s is lost; it is being opened again (see the log for what is in the way)", s.cfg.TAP))
+		return st
+	}
+	st.MTU = dev.MTU()
+	ports, findings, err := dev.Check()
+	if err != nil {
+		st.Hints = append(st.Hints, err.Error())
+	}
+	st.BridgePorts = append(st.BridgePorts, ports...)
+	for _, f := range findings {
+		hint := f.Problem
+		if f.Remedy != "" {
+			hint += ": " + f.Remedy
+		}
+		st.Hints = append(st.Hints, hint)
+	}
+	for _, p := range s.mesh.Peers() {
+		switch {
+		case p.State == "up" && p.MTU != dev.MTU():
+			st.Hints = append(st.Hints, fmt.Sprintf("site %s has MTU %d, this one %d: frames above the smaller one are dropped; give both the same", p.Site, p.MTU, dev.MTU()))
+		case p.State != "up" && p.Error != "":
+			st.Hints = append(st.Hints, p.Error)
+		}
+	}
+	return st
+}
+
+// Peers implements control.Backend.
+func (b backend) Peers() []control.Peer {
+	all := []control.Peer{}
+	for _, p := range b.s.mesh.Peers() {
+		out := control.Peer{
+			Site: p.Site, State: control.PeerState(p.State), Addr: p.Addr, SinceMS: since(p.Since),
+			RTTUS: p.RTT.Microseconds(), PathMTU: p.PathMTU, Lanes: p.Lanes, Kex: p.Kex,
+			RxFrames: p.RxFrames, TxFrames: p.TxFrames, RxBytes: p.RxBytes, TxBytes: p.TxBytes,
+			MACs: b.s.sw.Count(p.Site),
+		}
+		if !p.Unknown {
+			out.ID = p.ID.String()
+		}
+		all = append(all, out)
+	}
+	return all
+}
+
+// Stations implements control.Backend.
+func (b backend) Stations() []control.Station {
+	all := []control.Station{}
+	for _, e := range b.s.sw.Stations() {
+		all = append(all, control.Station{
+			MAC: e.Station.MAC().String(), VLAN: e.Station.VLAN(), Port: e.Port,
+			AgeMS: e.Age.Milliseconds(), Static: e.Static, Moves: uint64(e.Moves),
+		})
+	}
+	return all
+}
+
+// AddStation implements control.Backend.
+func (b backend) AddStation(mac net.HardwareAddr, vlan uint16, port string) error {
+	return b.s.changeStatics(func() error {
+		if err := b.s.sw.AddStatic(frame.NewStation(mac, vlan), port); err != nil {
+			return fmt.Errorf("%w: %w", control.ErrInvalid, err)
+		}
+		return nil
+	})
+}
+
+// DelStation implements control.Backend.
+func (b backend) DelStation(mac net.HardwareAddr, vlan uint16) error {
+	return b.s.changeStatics(func() error {
+		station := frame.NewStation(mac, vlan)
+		if !b.s.sw.Delete(station) {
+			return fmt.Errorf("%w: no entry for %s", control.ErrNotFound, station)
+		}
+		return nil
+	})
+}
+
+// changeStatics makes a change to the static entries and stores them.
+func (s *site) changeStatics(change func() error) error {
+	s.statics.Lock()
+	defer s.statics.Unlock()
+	if err := change(); err != nil {
+		return err
+	}
+	return saveStatics(s.dir, s.sw)
+}
+
+// FlushStations implements control.Backend.
+func (b backend) FlushStations(port string) (int, error) {
+	n, err := b.s.sw.Flush(port)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", control.ErrNotFound, err)
+	}
+	return n, nil
+}
+
+// Drops implements control.Backend.
+func (b backend) Drops() []control.Drop {
+	all := []control.Drop{}
+	add := func(reason, port string, count uint64) {
+		i := slices.IndexFunc(all, func(d control.Drop) bool { return d.Reason == reason && d.Port == port })
+		if i < 0 {
+			all = append(all, control.Drop{Reason: reason, Port: port, Count: count})
+		} else {
+			all[i].Count += count // the switch and the port may share a reason
+		}
+	}
+	for _, d := range b.s.sw.Drops() {
+		add(d.Reason, d.Port, d.Count)
+	}
+	for _, d := range b.s.mesh.Drops() {
+		add(d.Reason, d.Port, d.Count)
+	}
+	if dev := b.s.tap.Load(); dev != nil {
+		for _, d := range dev.Stats().Drops {
+			if d.Count > 0 {
+				add(d.Reason, control.LocalPort, d.Count)
+			}
+		}
+	}
+	st := b.s.conn.Stats()
+	for reason, count := range map[string]uint64{
+		"socket_full": st.RxKernelDrops,
+		"oversize":    st.RxOversize,
+	} {
+		if count > 0 {
+			add(reason, "", count)
+		}
+	}
+	slices.SortFunc(all, func(a, b control.Drop) int {
+		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Reason, b.Reason))
+	})
+	return all
+}
+
+// Invite implements control.Backend.
+func (b backend) Invite(_ context.Context, site string, ttl time.Duration) (string, error) {
+	s := b.s
+	if !s.member.Founder() {
+		return "", fmt.Errorf("%w: the network's CA key is at site %q; run this there", control.ErrNotAuthorised, s.member.FounderSite())
+	}
+	addrs := s.advertised()
+	if len(addrs) == 0 {
+		return "", fmt.Errorf("%w: this machine has no address to tell the new site but the bridge's, which lead into the tunnel (start it with --advertise HOST:PORT)", control.ErrInvalid)
+	}
+	token, err := s.member.Invite(site, ttl, addrs)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", control.ErrInvalid, err)
+	}
+	return token.String(), nil
+}
+
+// noteState returns the state of the site and for how long it has been so.
+func (s *site) noteState() (control.State, int64) {
+	state := s.judge()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state != s.state {
+		s.state, s.since = state, time.Now()
+	}
+	return s.state, since(s.since)
+}
+
+// judge says how the site is as a whole.
+func (s *site) judge() control.State {
+	if s.tap.Load() == nil {
+		return control.StateDown
+	}
+	up, known := 0, 0
+	peers := s.mesh.Peers()
+	for _, p := range peers {
+		switch p.State {
+		case "up":
+			up++
+		case "down":
+			known++
+		}
+	}
+	switch {
+	case up > 0 && up == len(peers):
+		return control.StateUp
+	case up > 0:
+		return control.StateDegraded
+	case known > 0:
+		return control.StateDown
+	}
+	return control.StateConnecting
+}
+
+// since returns how long ago t was, in milliseconds.
+func since(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return time.Since(t).Milliseconds()
+}

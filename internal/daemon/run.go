@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/l2bridge/l2bridge/bridge"
+	"github.com/l2bridge/l2bridge/bridge/guard"
+	"github.com/l2bridge/l2bridge/fdb"
+	"github.com/l2bridge/l2bridge/internal/config"
+	"github.com/l2bridge/l2bridge/internal/control"
+	"github.com/l2bridge/l2bridge/internal/frame"
+	"github.com/l2bridge/l2bridge/internal/tap"
+	"github.com/l2bridge/l2bridge/transport"
+	"github.com/l2bridge/l2bridge/transport/identity"
+	"github.com/l2bridge/l2bridge/transport/udpconn"
+	"github.com/l2bridge/l2bridge/transport/wire"
+)
+
+const (
+	// carrierHold is how long the TAP keeps its carrier without any peer: a
+	// bridge with STP needs 30 s to forward again (2 x forward delay,
+	// IEEE 802.1D-2004, 17.14), which a peer that restarts must not cost.
+	carrierHold = 30 * time.Second
+	// reopen is the pause before a TAP that was lost is opened again.
+	reopen = 500 * time.Millisecond
+)
+
+// site is a running gateway.
+type site struct {
+	cfg     config.Config
+	log     *slog.Logger
+	dir     *identity.Dir
+	member  *identity.Member
+	conn    *udpconn.Conn
+	table   *fdb.Table
+	sw      *bridge.Switch
+	outer   guard.Outer
+	mesh    *transport.Mesh
+	tap     atomic.Pointer[tap.Device] // nil while it is lost
+	changed chan struct{}              // a peer has come or gone
+
+	statics sync.Mutex // held while the static entries are stored
+
+	mu    sync.Mutex // guards what follows
+	state control.State
+	since time.Time
+}
+
+// Run runs this site until ctx ends; then it returns nil. It prints one line
+// when the TAP and the socket stand. Everything that can be wrong from the
+// start is an error before anything in the system has been changed for good.
+func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
+	dir, err := identity.Open(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	member, err := dir.Load()
+	if err != nil {
+		return err
+	}
+	if place, given := cfg.Places["site"]; given && cfg.Site != member.Site {
+		return &config.Error{Place: place, Key: "site", Value: cfg.Site,
+			Rule: fmt.Sprintf("this site is a member under the name %q (take the setting out)", member.Site)}
+	}
+	dial, err := targets(dir, cfg.Peers)
+	if err != nil {
+		return err
+	}
+
+	s := &site{
+		cfg: cfg, log: log, dir: dir, member: member,
+		table:   fdb.New(fdb.Config{Max: cfg.FDBMax, Ageing: cfg.Ageing}),
+		changed: make(chan struct{}, 1),
+		state:   control.StateConnecting,
+		since:   time.Now(),
+	}
+	s.sw = bridge.New(bridge.Config{Table: s.table, Outer: &s.outer, ForwardReserved: cfg.ForwardReserved})
+	if err := loadStatics(dir, s.sw); err != nil {
+		return err
+	}
+	if s.conn, err = udpconn.Listen(cfg.Listen, udpconn.Options{}); err != nil {
+		return err
+	}
+	defer s.conn.Close()
+	server, err := control.Listen(cfg.Socket)
+	if err != nil {
+		return err
+	}
+	dev, err := s.openTAP()
+	if err != nil {
+		server.Close()
+		return err
+	}
+	s.mesh = transport.New(transport.Config{
+		Member: member, Conn: s.conn, Dial: dial, MTU: dev.MTU(),
+		Features: s.features(dev),
+		Serve: func(ctx context.Context, p *transport.Peer) error {
+			return s.sw.Serve(ctx, p, bridge.Mesh, cfg.FDBMaxPerPeer)
+		},
+		Through:  s.through,
+		Outer:    s.setOuter,
+		Enrolled: func() []string { return s.advertised() },
+		Changed:  s.peersChanged,
+		Log:      log,
+	})
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.table.Run(ctx) })
+	g.Go(func() error { return s.serveTAP(ctx, dev) })
+	g.Go(func() error { return s.mesh.Run(ctx) })
+	g.Go(func() error { return server.Serve(ctx, backend{s}) })
+	g.Go(func() error { s.followState(ctx); return nil })
+
+	log.Info("ready", "site", member.Site, "network", member.Network, "tap", dev.Name(), "bridge", dev.Bridge(),
+		"mtu", dev.MTU(), "listen", s.conn.LocalAddr(), "socket", cfg.Socket)
+	notify(sd.SdNotifyReady)
+	err = g.Wait()
+	notify(sd.SdNotifyStopping)
+	return err
+}
+
+// notify tells systemd, if it runs us.
+func notify(state string) {
+	// Nobody to tell, or somebody who does not listen: we run all the same.
+	_, _ = sd.SdNotify(false, state)
+}
+
+// targets returns whom to dial: each peer given by hand, and the members that
+// were learned when joining, who are all the founder.
+func targets(dir *identity.Dir, peers []string) (dial [][]string, err error) {
+	for _, p := range peers {
+		dial = append(dial, []string{p})
+	}
+	learned, err := loadMembers(dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(learned) > 0 {
+		dial = append(dial, learned)
+	}
+	return dial, nil
+}
+
+// openTAP opens the TAP under the address that this site always has.
+func (s *site) openTAP() (*tap.Device, error) {
+	address := tap.Address(s.member.ID[:], []byte(s.cfg.Name))
+	dev, err := tap.Open(tap.Config{
+		Name: s.cfg.TAP, Bridge: s.cfg.Bridge, MTU: s.cfg.MTU, Address: address,
+		Superframes: s.cfg.Superframes, CarrierAlwaysOn: s.cfg.CarrierOn, Log: s.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.sw.SetOwn(frame.NewStation(address, 0))
+	s.tap.Store(dev)
+	return dev, nil
+}
+
+// features returns what our TAP takes beyond plain frames.
+func (s *site) features(dev *tap.Device) wire.Features {
+	f := dev.Features()
+	if !s.cfg.Superframes || !f.VnetHeader {
+		return 0
+	}
+	if !f.USO {
+		return wire.FeatureCsum | wire.FeatureTSO
+	}
+	return wire.FeatureCsum | wire.FeatureTSO | wire.FeatureUSO
+}
+
+// serveTAP keeps the TAP attached to the switch, and opens it again when it is
+// lost: somebody deleted it, or changed its bridge.
+func (s *site) serveTAP(ctx context.Context, dev *tap.Device) error {
+	for {
+		g, devCtx := errgroup.WithContext(ctx)
+		g.Go(func() error { return s.sw.Serve(devCtx, dev, bridge.Local, s.cfg.FDBMax/4) })
+		g.Go(func() error { return dev.Watch(devCtx) })
+		err := g.Wait()
+		s.tap.Store(nil)
+		if cerr := dev.Close(); cerr != nil {
+			s.log.Warn("tap not removed cleanly", "error", cerr)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.log.Warn("tap lost, opening it again", "tap", s.cfg.TAP, "error", err)
+		var last string
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(reopen):
+			}
+			if dev, err = s.openTAP(); err == nil {
+				break
+			}
+			if text := err.Error(); text != last {
+				last = text
+				s.log.Error("tap not opened, trying again", "error", err)
+			}
+		}
+		s.log.Info("tap is back", "tap", dev.Name(), "bridge", dev.Bridge(), "mtu", dev.MTU())
+		s.mesh.SetLAN(dev.MTU(), s.features(dev))
+		s.peersChanged() // its carrier starts down
+	}
+}
+
+func (s *site) peersChanged() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// followState keeps the TAP's carrier as the peers are, and notes since when
+// the site is in its state.
+func (s *site) followState(ctx context.Context) {
+	fall := time.NewTimer(carrierHold)
+	defer fall.Stop()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	held := false // the timer runs down
+	for {
+		up := s.mesh.Up() > 0
+		switch {
+		case up:
+			held = false
+			s.setCarrier(true)
+		case !held:
+			held = true
+			fall.Reset(carrierHold)
+		}
+		s.noteState()
+		select {
+		case <-s.changed:
+		case <-tick.C:
+		case <-fall.C:
+			if held && s.mesh.Up() == 0 {
+				s.setCarrier(false)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *site) setCarrier(up bool) {
+	dev := s.tap.Load()
+	if dev == nil {
+		return
+	}
+	if err := dev.SetCarrier(up); err != nil && !errors.Is(err, context.Canceled) {
+		s.log.Warn("carrier not set", "tap", dev.Name(), "up", up, "error", err)
+	}
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/l2bridge/l2bridge/bridge"
+	"github.com/l2bridge/l2bridge/internal/frame"
+	"github.com/l2bridge/l2bridge/transport/identity"
+)
+
+// Files of ours in the state directory.
+const (
+	membersFile = "members.json" // addresses of members, learned when joining
+	staticsFile = "fdb.json"     // static entries of the MAC table
+)
+
+func saveMembers(dir *identity.Dir, addrs []string) error {
+	return writeJSON(dir, membersFile, addrs)
+}
+
+func loadMembers(dir *identity.Dir) (addrs []string, err error) {
+	return addrs, readJSON(dir, membersFile, &addrs)
+}
+
+// static is a static entry as stored.
+type static struct {
+	MAC  string `json:"mac"`
+	VLAN uint16 `json:"vlan,omitempty"`
+	Port string `json:"port"`
+}
+
+func saveStatics(dir *identity.Dir, sw *bridge.Switch) error {
+	all := []static{}
+	for station, port := range sw.Statics() {
+		all = append(all, static{station.MAC().String(), station.VLAN(), port})
+	}
+	return writeJSON(dir, staticsFile, all)
+}
+
+func loadStatics(dir *identity.Dir, sw *bridge.Switch) error {
+	var all []static
+	if err := readJSON(dir, staticsFile, &all); err != nil {
+		return err
+	}
+	for _, s := range all {
+		mac, err := net.ParseMAC(s.MAC)
+		if err != nil || len(mac) != 6 || s.VLAN > 4094 {
+			return fmt.Errorf("%s: bad entry %q vlan %d (mend or remove the file)", staticsFile, s.MAC, s.VLAN)
+		}
+		if err := sw.AddStatic(frame.NewStation(mac, s.VLAN), s.Port); err != nil {
+			return fmt.Errorf("%s: %w", staticsFile, err)
+		}
+	}
+	return nil
+}
+
+func writeJSON(dir *identity.Dir, name string, v any) error {
+	data, err := json.MarshalIndent(v, "", "\t")
+	if err != nil {
+		return err
+	}
+	return dir.WriteFile(name, append(data, '\n'))
+}
+
+func readJSON(dir *identity.Dir, name string, v any) error {
+	data, err := dir.ReadFile(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, v)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s in the state directory: %w", name, err)
+	}
+	return nil
+}
