@@ -112,8 +112,8 @@ func (c *Config) agrees(except []string) error {
 		if place.Flag == "" || slices.Contains(except, s.Key) || reflect.DeepEqual(s.value(c), s.value(&file)) {
 			continue
 		}
-		return &Error{Place: place, Key: s.Key, Value: fmt.Sprint(s.value(c)), Rule: fmt.Sprintf(
-			"%s exists, is never rewritten and says otherwise (write %s there, or leave the flag out)", c.File, c.line(s))}
+		return fmt.Errorf("%s: %s exists, is never rewritten and says otherwise (write %s there, or leave the flag out)",
+			place.Flag, c.File, c.line(s))
 	}
 	return nil
 }

@@ -126,7 +126,7 @@ func TestPrepareKeepsTheFile(t *testing.T) {
 		"same":             {flags: []config.Given{{"mtu", []string{"1400"}}, {"peers", []string{"b:1"}}}},
 		"the default":      {flags: []config.Given{{"bridge", []string{"br0"}}}},
 		"other":            {flags: []config.Given{{"mtu", []string{"1500"}}}, want: `(write mtu = 1500 there, or leave the flag out)`},
-		"default for file": {flags: []config.Given{{"mtu", []string{"0"}}}, want: `--mtu "0": `},
+		"default for file": {flags: []config.Given{{"mtu", []string{"0"}}}, want: `--mtu: `},
 		"new":              {flags: []config.Given{{"bridge", []string{""}}}, want: `(write bridge = "" there,`},
 		"list":             {flags: []config.Given{{"peers", []string{"c:1"}}}, want: `(write peers = ["c:1"] there,`},
 		"for this run":     {flags: []config.Given{{"peers", []string{"c:1"}}}, thisRun: []string{"peers"}},

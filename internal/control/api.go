@@ -132,7 +132,7 @@ var (
 	ErrNotAuthorised = errors.New("not authorised")
 	ErrInvalid       = errors.New("invalid request")
 	// ErrNotRunning is for a Client only: nobody answers at the socket.
-	ErrNotRunning = errors.New("l2bridge is not running")
+	ErrNotRunning = errors.New("not running")
 )
 
 // MaxVLAN is the highest VLAN that a station can be in; 4095 is reserved

@@ -42,8 +42,11 @@ func listen(path string) (*socket, error) {
 	// bind(2) makes the file with the mode of the socket itself, less the
 	// umask (unix_bind_bsd in net/unix/af_unix.c): nobody gets in meanwhile.
 	private := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		var err error
-		return errors.Join(c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }), err)
+		var chmod error
+		if err := c.Control(func(fd uintptr) { chmod = unix.Fchmod(int(fd), 0o600) }); err != nil {
+			return err
+		}
+		return chmod
 	}}
 	l, err := private.Listen(context.Background(), "unix", path)
 	if err != nil {

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/l2bridge/l2bridge/internal/config"
+	"github.com/l2bridge/l2bridge/internal/control"
+)
+
+// app is one run of the program.
+type app struct {
+	engine         engine
+	stdout, stderr io.Writer
+
+	paths config.Paths // as the flags of every command gave them
+	json  bool
+}
+
+// The exit codes.
+const (
+	exitDone          = 0
+	exitError         = 1
+	exitUsage         = 2
+	exitNotRunning    = 3
+	exitNotAuthorised = 4
+	exitDegraded      = 5
+)
+
+// errDegraded makes status --check exit with exitDegraded; the answer has
+// said the rest.
+var errDegraded = errors.New("not up")
+
+// usageError is an error of the command line: exitUsage.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+func (a *app) run(ctx context.Context, args []string) int {
+	root := a.rootCommand()
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.SetArgs(append([]string{}, args...)) // cobra takes nil for os.Args
+	cmd, err := root.ExecuteContextC(ctx)
+	return a.exit(cmd, err)
+}
+
+// exit says what went wrong and returns the exit code.
+func (a *app) exit(cmd *cobra.Command, err error) int {
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, errDegraded):
+		return exitDegraded
+	case errors.Is(err, context.Canceled):
+		err = errors.New("interrupted")
+	}
+	fmt.Fprintln(a.stderr, "l2bridge:", cleanLine(err.Error()))
+	switch {
+	case isUsage(err):
+		fmt.Fprintln(a.stderr, "see", cmd.CommandPath(), "--help")
+		return exitUsage
+	case errors.Is(err, control.ErrNotRunning):
+		return exitNotRunning
+	case errors.Is(err, control.ErrNotAuthorised), errors.Is(err, errNotMember), errors.Is(err, errRefused):
+		return exitNotAuthorised
+	}
+	return exitError
+}
+
+// isUsage reports whether the command line was wrong, a flag's value included.
+func isUsage(err error) bool {
+	var usage usageError
+	var setting *config.Error
+	return errors.As(err, &usage) || errors.As(err, &setting) && setting.Place.Flag != ""
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	cobra.EnableCommandSorting = false // by what one does first
+	root := &cobra.Command{
+		Use:   "l2bridge",
+		Short: "Put two or more sites on one Ethernet segment",
+		Example: `  l2bridge init --site home && l2bridge up     found a network at home, and run it
+  l2bridge invite office                       print a token for the office
+  l2bridge join l2b1_...                       at the office: enrol and run`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	group(root)
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+
+	root.SetUsageTemplate(usageTemplate)
+
+	flags := root.PersistentFlags()
+	flags.StringVarP(&a.paths.Name, "name", "n", "", "pick network `NAME` of those on this host (default \"default\")")
+	flags.StringVar(&a.paths.File, "config", "", "read config from `FILE` (default /etc/l2bridge/NAME.toml)")
+	flags.StringVar(&a.paths.StateDir, "state-dir", "", "keep keys and membership in `DIR` (default /var/lib/l2bridge/NAME)")
+	flags.StringVar(&a.paths.Socket, "socket", "", "talk to the daemon at `PATH` (default /run/l2bridge/NAME.sock)")
+	flags.BoolVarP(&a.json, "json", "j", false, "answer in JSON")
+
+	root.AddCommand(
+		a.initCommand(), a.upCommand(), a.inviteCommand(), a.joinCommand(),
+		a.statusCommand(), a.peersCommand(), a.fdbCommand(), a.dropsCommand(),
+		a.configCommand(), a.versionCommand(), a.completionCommand(),
+	)
+	for _, hidden := range hiddenCommands {
+		root.AddCommand(hidden())
+	}
+	return root
+}
+
+// usageTemplate is cobra's without what l2bridge has no use for.
+const usageTemplate = `Usage:
+  {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}
+
+Examples:
+{{.Example}}
+{{if .HasAvailableSubCommands}}
+Commands:{{range .Commands}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}
+{{end}}{{if .HasAvailableLocalFlags}}
+Flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
+{{end}}{{if .HasAvailableInheritedFlags}}
+Flags of every command:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}
+{{end}}`
+
+// hiddenCommands are for the build alone.
+var hiddenCommands []func() *cobra.Command
+
+// group makes cmd one that only holds others.
+func group(cmd *cobra.Command) {
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			var names []string
+			for _, c := range cmd.Commands() {
+				if c.IsAvailableCommand() && c.Name() != "help" {
+					names = append(names, c.Name())
+				}
+			}
+			return usagef("want a command: %s", strings.Join(names, ", "))
+		}
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			return usagef("unknown command %.64q (did you mean %s?)", args[0], strings.Join(near, " or "))
+		}
+		return usagef("unknown command %.64q", args[0])
+	}
+	cmd.RunE = func(*cobra.Command, []string) error { return nil } // Args never lets it run
+	cmd.SuggestionsMinimumDistance = 2
+}
+
+// between accepts from least to most arguments, which want describes.
+func between(least, most int, want string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return usagef("too few arguments: want %s", want)
+		case len(args) > most:
+			return usagef("unexpected argument %.64q: want %s", args[most], want)
+		}
+		return nil
+	}
+}
+
+// noArgs accepts none.
+var noArgs = between(0, 0, "none")
+
+// client returns the way to the running daemon.
+func (a *app) client() (*control.Client, error) {
+	p, err := config.Locate(a.paths)
+	if err != nil {
+		return nil, err
+	}
+	return control.Dial(p.Socket), nil
+}
+
+// answer prints v as one line of JSON, or lets text print it for people.
+func (a *app) answer(v any, text func(w io.Writer)) error {
+	if !a.json {
+		text(a.stdout)
+		return nil
+	}
+	e := json.NewEncoder(a.stdout)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// logger returns the log of a long-running command.
+func (a *app) logger() *slog.Logger {
+	options := &slog.HandlerOptions{}
+	if os.Getenv("JOURNAL_STREAM") != "" { // the journal has its own times
+		options.ReplaceAttr = func(groups []string, attr slog.Attr) slog.Attr {
+			if len(groups) == 0 && attr.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return attr
+		}
+	}
+	return slog.New(slog.NewTextHandler(a.stderr, options))
+}

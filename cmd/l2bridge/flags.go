@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"io/fs"
+
+	"github.com/spf13/cobra"
+
+	"github.com/l2bridge/l2bridge/internal/config"
+)
+
+// textFlag is a flag of addRunFlags: text, for config to judge.
+type textFlag struct {
+	setting *config.Setting
+	texts   []string
+}
+
+func (f *textFlag) Set(text string) error {
+	if !f.setting.IsList() {
+		f.texts = nil // the last one counts
+	}
+	f.texts = append(f.texts, text)
+	return nil
+}
+
+// String is empty, so that --help shows no default beside the one in Help.
+func (f *textFlag) String() string { return "" }
+
+// Type is what --help calls the argument.
+func (f *textFlag) Type() string { return f.setting.Arg }
+
+// addRunFlags gives cmd the flags that say how a site runs.
+func addRunFlags(cmd *cobra.Command) {
+	cmd.Flags().SortFlags = false
+	settings := config.Settings()
+	for i := range settings {
+		s := &settings[i]
+		cmd.Flags().Var(&textFlag{setting: s}, s.Flag, s.Help)
+	}
+}
+
+// runConfig reads the file and lays the flags of cmd over it.
+func (a *app) runConfig(cmd *cobra.Command) (config.Config, error) {
+	p, err := config.Locate(a.paths)
+	if err != nil {
+		return config.Config{}, err
+	}
+	var given []config.Given
+	for _, s := range config.Settings() {
+		if f := cmd.Flags().Lookup(s.Flag); f != nil && f.Changed {
+			given = append(given, config.Given{Key: s.Key, Texts: f.Value.(*textFlag).texts})
+		}
+	}
+	return config.Load(p, given)
+}
+
+// fileWanted refuses a config file that was named and is not there: its owner
+// did not mean the defaults.
+func (a *app) fileWanted(c config.Config) error {
+	if a.paths.File != "" && !c.FileExists {
+		return usageError{&fs.PathError{Op: "--config", Path: c.File, Err: fs.ErrNotExist}}
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/l2bridge/l2bridge/internal/config"
+)
+
+func (a *app) joinCommand() *cobra.Command {
+	var token string
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "join [TOKEN]",
+		Short: "Enrol with a token, save, then run in the foreground",
+		Long: `Enrol with a token, save, then run in the foreground. A member of the token's
+network just runs, so to say it again does no harm. With --peer and no token a
+member runs with that peer.
+
+The flags are written to the config file. A config file that exists already
+is kept as it is: the flags must then agree with it, but for --peer, which
+holds for this run.`,
+		Example: `  l2bridge join l2b1_...
+  l2bridge join --peer site-b:4433
+  l2bridge join --peer site-b:4433 --token l2b1_... --site office --bridge br-lan`,
+		Args: between(0, 1, "one TOKEN at most"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 1 && token != "":
+				return usagef("two tokens: want TOKEN or --token TOKEN")
+			case len(args) == 1:
+				token = args[0]
+			}
+			if err := checkToken(token); err != nil {
+				return err
+			}
+			if token == "" && !cmd.Flags().Changed("peer") {
+				return usagef("want a TOKEN (from \"l2bridge invite\" at the founder's site), or --peer HOST:PORT for a site that is a member")
+			}
+			if timeout <= 0 {
+				return usagef("--timeout %v: want a positive time (such as 60s)", timeout)
+			}
+			return a.join(cmd, token, timeout)
+		},
+	}
+	addRunFlags(cmd)
+	cmd.Flags().StringVar(&token, "token", "", "enrol with `TOKEN`, as with the argument")
+	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "give up enrolling after `TIME` without an answer")
+	return cmd
+}
+
+func (a *app) join(cmd *cobra.Command, token string, timeout time.Duration) error {
+	cfg, err := a.runConfig(cmd)
+	if err != nil {
+		return err
+	}
+	if cfg.Site == "" && token != "" {
+		return errNoSite
+	}
+	draft, err := config.Prepare(cfg, "peers")
+	if err != nil {
+		return err
+	}
+	defer draft.Discard()
+	log := a.logger()
+	if err := a.engine.Join(cmd.Context(), cfg, token, timeout, log); err != nil {
+		return member(err)
+	}
+	if err := draft.Commit(); err != nil {
+		return fmt.Errorf("this site is a member, but %w", err)
+	}
+	return member(a.engine.Run(cmd.Context(), cfg, log))
+}
+
+// member adds the remedy to the error of a site that is no member.
+func member(err error) error {
+	if errors.Is(err, errNotMember) {
+		return fmt.Errorf("%w: run \"l2bridge invite\" at the founder's site, and here \"l2bridge join TOKEN\" (or found a network: \"l2bridge init\")", err)
+	}
+	return err
+}
+
+const maxTokenBytes = 512
+
+var tokenShape = regexp.MustCompile(`^l2b1_[A-Za-z0-9_-]+$`)
+
+// checkToken refuses what is no token at sight, so that a slip of the hand is
+// a usage error. "" is none. What the token holds is judged at enrolment.
+func checkToken(token string) error {
+	switch {
+	case token == "":
+		return nil
+	case len(token) > maxTokenBytes:
+		return usagef("token of %d bytes: want %d at most (paste it once)", len(token), maxTokenBytes)
+	case !tokenShape.MatchString(token):
+		return usagef("%.64q is no token: want l2b1_ and then letters, digits, - and _ (for a peer say --peer HOST:PORT)", token)
+	}
+	return nil
+}
