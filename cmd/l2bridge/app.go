@@ -16,6 +16,7 @@ import (
 
 	"github.com/l2bridge/l2bridge/internal/config"
 	"github.com/l2bridge/l2bridge/internal/control"
+	"github.com/l2bridge/l2bridge/internal/daemon"
 )
 
 // app is one run of the program.
@@ -74,7 +75,7 @@ func (a *app) exit(cmd *cobra.Command, err error) int {
 		return exitUsage
 	case errors.Is(err, control.ErrNotRunning):
 		return exitNotRunning
-	case errors.Is(err, control.ErrNotAuthorised), errors.Is(err, errNotMember), errors.Is(err, errRefused):
+	case errors.Is(err, control.ErrNotAuthorised), errors.Is(err, daemon.ErrNotMember), errors.Is(err, daemon.ErrRefused):
 		return exitNotAuthorised
 	}
 	return exitError

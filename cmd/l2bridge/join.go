@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/l2bridge/l2bridge/internal/config"
+	"github.com/l2bridge/l2bridge/internal/daemon"
 )
 
 func (a *app) joinCommand() *cobra.Command {
@@ -80,7 +81,7 @@ func (a *app) join(cmd *cobra.Command, token string, timeout time.Duration) erro
 
 // member adds the remedy to the error of a site that is no member.
 func member(err error) error {
-	if errors.Is(err, errNotMember) {
+	if errors.Is(err, daemon.ErrNotMember) {
 		return fmt.Errorf("%w: run \"l2bridge invite\" at the founder's site, and here \"l2bridge join TOKEN\" (or found a network: \"l2bridge init\")", err)
 	}
 	return err

@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -86,24 +85,6 @@ func removeStale(path string) error {
 		return err // alive but busy, or not ours to ask
 	}
 	return os.Remove(path)
-}
-
-// owner names the process that listens at the other end.
-func owner(c *net.UnixConn) string {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return "another process"
-	}
-	var peer *unix.Ucred
-	raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err != nil || peer == nil {
-		return "another process"
-	}
-	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", peer.Pid))
-	if err != nil {
-		return fmt.Sprintf("process %d", peer.Pid)
-	}
-	return fmt.Sprintf("process %d (%+q)", peer.Pid, strings.TrimSpace(string(name)))
 }
 
 // Close closes the listener and removes its file. It may be called again.
