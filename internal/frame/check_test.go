@@ -181,6 +181,46 @@ func TestCheckVnetRefuses(t *testing.T) {
 	}
 }
 
+func TestCheckVnetCountsUDPSegments(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]error{127*38 + 1: nil, 128 * 38: nil, 128*38 + 1: frame.ErrVnet, 129 * 38: frame.ErrVnet} {
+		s := super{UDP: true, Size: 38, Payload: n}
+		b := s.build(t)
+		if _, err := frame.CheckVnet(b.Header(), b.Bytes(), 1500); !errors.Is(err, want) || err != nil && want == nil {
+			t.Errorf("%d bytes in segments of 38: %v, want %v", n, err, want)
+		}
+		b.Release()
+	}
+}
+
+func TestCheckVnetOfExtensionBeyondTheEnd(t *testing.T) {
+	t.Parallel()
+	s := super{V6: true, IPOptions: 1, Size: 1000, Payload: 1100}
+	b := s.build(t)
+	defer b.Release()
+	h, f := b.Header(), b.Bytes()
+	const options = 14 + 40
+	f[options+1] = 255
+	h.CsumStart = options + 8 + 255*8
+	for n := range 2 { // as a superframe, and as a frame without its checksum
+		if _, err := frame.CheckVnet(h, f, 1500); !errors.Is(err, frame.ErrVnet) || !strings.Contains(err.Error(), "headers") {
+			t.Errorf("%d: TCP header said to be %d bytes behind the end: %v", n, int(h.CsumStart)-len(f), err)
+		}
+		h.GSOType = frame.GSONone
+	}
+}
+
+func TestCheckHeadLongerThanFrame(t *testing.T) {
+	t.Parallel()
+	f := make([]byte, 60)
+	if _, err := frame.CheckHead(frame.Vnet{}, f, 60, 1500); err != nil {
+		t.Error(err)
+	}
+	if _, err := frame.CheckHead(frame.Vnet{}, f, 59, 1500); !errors.Is(err, frame.ErrVnet) {
+		t.Errorf("60 bytes of a frame of 59: %v", err)
+	}
+}
+
 func TestCheckVnetRefusesShortSuperframes(t *testing.T) {
 	t.Parallel()
 	for name, s := range map[string]super{

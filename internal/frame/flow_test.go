@@ -79,6 +79,17 @@ func TestFlowHash(t *testing.T) {
 	}
 }
 
+func TestFlowHashOfShortFrames(t *testing.T) {
+	t.Parallel()
+	for _, s := range []super{{}, {V6: true, UDP: true}, {Tags: []uint16{0x88a8, 0x8100}}} {
+		s.Size, s.Payload = 1, 1
+		f := s.segment(t, s.payload(), 0)
+		for n := 14; n <= len(f); n++ {
+			frame.FlowHash(f[:n:n]) // must not read on
+		}
+	}
+}
+
 // Lanes and queues are picked with the low bits: they must spread.
 func TestFlowHashSpreads(t *testing.T) {
 	t.Parallel()

@@ -29,8 +29,7 @@ func Sum(p []byte, partial uint16) uint16 {
 	var last [8]byte
 	copy(last[:], p)
 	sum, carry = bits.Add64(sum, le.Uint64(last[:]), carry)
-	sum, carry = bits.Add64(sum, carry, 0)
-	sum += carry
+	sum += carry // no carry again: last has a byte of zero
 
 	sum = sum>>32 + sum&0xffffffff
 	sum = sum>>32 + sum&0xffffffff

@@ -23,6 +23,7 @@ type super struct {
 	V6, UDP    bool
 	IPOptions  int  // IPv4: router alerts; IPv6: destination option headers
 	Routed     bool // IPv6: behind a routing header that holds the destination
+	HopByHop   bool // IPv6: and behind a hop-by-hop header
 	TCPOptions int  // 4 bytes each
 	Flags      uint8
 	ECN        bool
@@ -54,10 +55,12 @@ func drawSuper(t *rapid.T) super {
 		Seed:       rapid.Uint64().Draw(t, "seed"),
 	}
 	s.Routed = s.V6 && rapid.Bool().Draw(t, "routed")
+	s.HopByHop = s.V6 && rapid.Bool().Draw(t, "hop by hop")
 	s.ECN = !s.UDP && s.Flags&cwr != 0 && rapid.Bool().Draw(t, "ecn")
-	s.Size = rapid.IntRange(1, 1400-s.headers()).Draw(t, "size")
+	full := 1500 - s.headers()
+	s.Size = rapid.OneOf(rapid.IntRange(1, full), rapid.IntRange(full-8, full)).Draw(t, "size")
 	most := min(65535-s.headers(), s.Size*100)
-	s.Payload = rapid.IntRange(s.Size+1, most).Draw(t, "payload")
+	s.Payload = rapid.OneOf(rapid.IntRange(s.Size+1, most), rapid.IntRange(max(s.Size+1, most-s.Size), most)).Draw(t, "payload")
 	return s
 }
 
@@ -69,6 +72,9 @@ func (s super) headers() int {
 	}
 	if s.Routed {
 		n += 24
+	}
+	if s.HopByHop {
+		n += 8
 	}
 	if s.UDP {
 		return n + 8
@@ -176,13 +182,19 @@ func (s super) encode(t testing.TB, payload []byte, id uint16, seq uint32, flags
 		sumOver = &layers.IPv6{SrcIP: srcIP6, DstIP: dstIP6}
 		var chain []byte
 		next := proto
+		options := func(kind layers.IPProtocol) { // 8 bytes of padding (RFC 8200, 4.2)
+			chain = append([]byte{byte(next), 0, 1, 4, 0, 0, 0, 0}, chain...)
+			next = kind
+		}
 		for range s.IPOptions {
-			chain = append([]byte{byte(next), 0, 1, 4, 0, 0, 0, 0}, chain...) // padding (RFC 8200, 4.2)
-			next = layers.IPProtocolIPv6Destination
+			options(layers.IPProtocolIPv6Destination)
 		}
 		if s.Routed { // type 2, RFC 6275, 6.4
 			chain = append(append([]byte{byte(next), 2, 2, 1, 0, 0, 0, 0}, dstIP6...), chain...)
 			next, ip.DstIP = layers.IPProtocolIPv6Routing, viaIP6
+		}
+		if s.HopByHop {
+			options(layers.IPProtocolIPv6HopByHop)
 		}
 		ip.NextHeader = next
 		stack = append(stack, ip, gopacket.Payload(chain))
