@@ -14,9 +14,10 @@ type Tick uint32
 
 const tick = 100 * time.Millisecond
 
-// ticks returns d in ticks, rounded up. What is beyond 6.8 years never ends.
+// ticks returns d, which is positive, in ticks, rounded up. What is beyond 6.8
+// years never ends.
 func ticks(d time.Duration) Tick {
-	return Tick(min((d+tick-1)/tick, math.MaxInt32))
+	return Tick(min((d-1)/tick+1, math.MaxInt32))
 }
 
 // Now returns the time for Learn and Lookup. One reading does for a batch of

@@ -11,8 +11,8 @@
 // allocated by New, and where an address is filed depends on a secret key, so
 // that nobody can pile addresses up in one place.
 //
-// Lookup, and Learn of a station that is where it was, take no lock and never
-// wait. What changes the table's shape, which is learning a new station, moving
-// and forgetting one, takes one mutex for the time of one station. Nothing on
-// the way of a frame allocates.
+// Lookup, and Learn of a station that is where it was, read without a lock. What
+// changes the table's shape, which is learning a new station, moving and
+// forgetting one, takes one mutex for the time of one station. Nothing on the
+// way of a frame allocates.
 package fdb

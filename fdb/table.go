@@ -105,12 +105,12 @@ func (v Verdict) String() string {
 //
 // A station that moves takes from the room of its new port. If that port is
 // full, the station is forgotten rather than left where it is not, which would
-// draw its traffic into a black hole: it is flooded until there is room. The
-// same goes for one that is new. Room that silent stations held is free after
-// the next Sweep.
+// draw its traffic into a black hole: until there is room it is flooded, like a
+// new one that a full port does not learn. Room that silent stations held is
+// free after the next Sweep.
 //
-// Learn takes no lock when s is Known, nor when s is new and p is full, which
-// is what a flood comes down to.
+// Learn takes no lock when s is Known or Static, nor when s is new and p is
+// full, which is what a flood comes down to; Lookup's exception holds here too.
 func (t *Table) Learn(now Tick, s frame.Station, p Port) Verdict {
 	if s.IsGroup() || s.IsZero() {
 		return Refused
@@ -119,7 +119,7 @@ func (t *Table) Learn(now Tick, s frame.Station, p Port) Verdict {
 	switch {
 	case !settled:
 	case v == 0:
-		if t.isFull(p) {
+		if t.isFull(p) { // what is being freed right now still counts: the next frame will do
 			t.full.Add(1)
 			return Full
 		}
@@ -128,23 +128,20 @@ func (t *Table) Learn(now Tick, s frame.Station, p Port) Verdict {
 			t.claimed.Add(1)
 			return Static
 		}
-	case !t.isExpired(v, now):
-		t.refresh(e, v, now)
+	case !t.isExpired(v, now) && refresh(e, v, now):
 		return Known
 	}
 	return t.learn(now, s, p)
 }
 
 // refresh notes a sign of life. A store a tick is enough, and keeps the entry's
-// cache line with its readers. That the exchange fails means that the station
-// was seen, moved or forgotten by another goroutine meanwhile; this frame then
-// came just before. If the entry was even used again and its value is the same
-// to the bit, another station of the same port, seen in the same tick, takes
-// the sign of life: it lives one tick too long.
-func (t *Table) refresh(e *entry, v value, now Tick) {
-	if v.age(now) > 0 {
-		e.value.CompareAndSwap(uint64(v), uint64(v.seen(now)))
-	}
+// cache line with its readers. It reports false when another goroutine was
+// faster to see, move or forget the station. If the entry was even used again
+// and its value is the same to the bit, then another station of the same port,
+// last seen in the same tick, is taken to have been heard: it is forgotten that
+// much later, which harms nobody.
+func refresh(e *entry, v value, now Tick) bool {
+	return v.age(now) == 0 || e.value.CompareAndSwap(uint64(v), uint64(v.seen(now)))
 }
 
 // learn is Learn for the cases that change the table's shape.
@@ -170,7 +167,7 @@ func (t *Table) learn(now Tick, s frame.Station, p Port) Verdict {
 		t.learned++
 		return Learned
 	case v.port() == p:
-		t.refresh(e, v, now)
+		refresh(e, v, now) // only another sign of life can have been faster
 		return Known
 	case v.static():
 		t.claimed.Add(1)
@@ -186,7 +183,8 @@ func (t *Table) learn(now Tick, s frame.Station, p Port) Verdict {
 }
 
 // Lookup returns the port that s was last seen behind, unless that is longer
-// ago than the ageing time. It takes no lock.
+// ago than the ageing time. It takes no lock, but when removals from the very
+// chain of s have outrun it several times in a row.
 func (t *Table) Lookup(now Tick, s frame.Station) (Port, bool) {
 	_, v, settled := t.store.find(s)
 	if !settled {

@@ -263,10 +263,12 @@ func TestSpread(t *testing.T) {
 	t.Parallel()
 	const n = 1 << 16
 	for name, station := range map[string]func(i int) frame.Station{
-		"vendor":      func(i int) frame.Station { return 0x00_1b_21<<24 | frame.Station(i) },
-		"every 16th":  func(i int) frame.Station { return 0x00_1b_21<<24 | frame.Station(i*16) },
-		"high bytes":  func(i int) frame.Station { return frame.Station(i&0xfefe)<<32 | frame.Station(i&0x0101) | 1<<16 },
-		"VLANs":       func(i int) frame.Station { return frame.Station(i%4095)<<48 | 0x00_1b_21_00_00_01 + frame.Station(i/4095) },
+		"vendor":     func(i int) frame.Station { return 0x00_1b_21<<24 | frame.Station(i) },
+		"every 16th": func(i int) frame.Station { return 0x00_1b_21<<24 | frame.Station(i*16) },
+		"high bytes": func(i int) frame.Station { return frame.Station(i&0xfefe)<<32 | frame.Station(i&0x0101) | 1<<16 },
+		"VLANs": func(i int) frame.Station {
+			return frame.Station(i%4095)<<48 | 0x00_1b_21_00_00_01 + frame.Station(i/4095)
+		},
 		"Docker's 02": func(i int) frame.Station { return 0x02_42_ac_11<<16 | frame.Station(i) },
 	} {
 		t.Run(name, func(t *testing.T) {
