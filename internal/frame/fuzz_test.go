@@ -28,8 +28,8 @@ func seeds(t testing.TB) (raw [][]byte) {
 	return raw
 }
 
-// FuzzSuperframe gives CheckVnet any bytes. What it accepts is split and cut:
-// no step may panic, and what comes out must be what went in.
+// FuzzSuperframe gives CheckVnet and Split any bytes. What they accept is cut
+// too: no step may panic, and what comes out must be what went in.
 func FuzzSuperframe(f *testing.F) {
 	for _, raw := range seeds(f) {
 		f.Add(raw, uint8(1), uint8(2))
@@ -40,12 +40,17 @@ func FuzzSuperframe(f *testing.F) {
 		if len(raw) < frame.VnetLen || len(raw) > frame.VnetLen+frame.MaxLen {
 			return
 		}
-		h, err := frame.CheckVnet(frame.ParseVnet(raw), raw[frame.VnetLen:], mtu)
-		if err != nil {
-			return
-		}
 		b := frame.New(raw[frame.VnetLen:])
 		defer b.Release()
+		b.SetHeader(frame.ParseVnet(raw))
+		frame.Segments(b.Header(), b.Bytes())
+		h, err := frame.CheckVnet(b.Header(), b.Bytes(), mtu)
+		if err != nil {
+			if err != frame.ErrMTU && frame.Split(b, func(*frame.Buf) {}) == nil {
+				t.Fatalf("split in spite of: %v", err)
+			}
+			return
+		}
 		b.SetHeader(h)
 		if again, err := frame.CheckVnet(h, b.Bytes(), mtu); err != nil || again != h {
 			t.Fatalf("checked again: %+v, %v, want %+v", again, err, h)

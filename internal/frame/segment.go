@@ -16,24 +16,34 @@ const (
 	tcpCWR = 0x80
 )
 
-// Segments returns how many plain frames the frame f, with the virtio-net
-// header h that CheckVnet returned for it, turns into: 1 without GSO.
+// Segments returns how many plain frames the frame f with the virtio-net header
+// h turns into: 1 without GSO. It does not need h.HdrLen; for a header that
+// CheckVnet refuses the number means nothing.
 func Segments(h Vnet, f []byte) int {
 	size := int(h.GSOSize)
 	if h.GSOType == GSONone || size == 0 {
 		return 1
 	}
-	return max(1, (len(f)-int(h.HdrLen)+size-1)/size)
+	proto := uint8(ProtoTCP)
+	if h.GSOType == GSOUDP {
+		proto = ProtoUDP
+	}
+	p := f[min(int(h.CsumStart), len(f)):]
+	payload := len(p) - transportLen(p, proto)
+	return max(1, (payload+size-1)/size)
 }
 
 // Split calls yield with each plain frame that b turns into, in order, with
-// all checksums complete. The header of b must be one that CheckVnet returned.
-// The frames are borrowed; b itself is yielded when there is nothing to do, and
-// is never changed.
-func Split(b *Buf, yield func(*Buf)) {
-	h, f := b.Header(), b.Bytes()
+// all checksums complete. The frames are borrowed; b itself is yielded when
+// there is nothing to do, and is never changed. A frame that CheckVnet refuses
+// is not split: the error is CheckVnet's, and nothing is yielded.
+func Split(b *Buf, yield func(*Buf)) error {
+	f := b.Bytes()
+	h, err := CheckVnet(b.Header(), f, MaxMTU)
 	switch {
-	case h.Flags&VnetNeedsCsum == 0:
+	case err != nil:
+		return err
+	case h == Vnet{}:
 		yield(b)
 	case h.GSOType == GSONone:
 		plain := New(f)
@@ -47,6 +57,7 @@ func Split(b *Buf, yield func(*Buf)) {
 			payload = payload[n:]
 		}
 	}
+	return nil
 }
 
 // finish completes a frame that is ours, lends it to yield, and releases it.

@@ -4,6 +4,7 @@ package frame_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"testing"
@@ -18,12 +19,15 @@ import (
 // is left to do to them.
 func split(t rapid.TB, b *frame.Buf) (frames [][]byte) {
 	t.Helper()
-	frame.Split(b, func(p *frame.Buf) {
+	err := frame.Split(b, func(p *frame.Buf) {
 		if h := p.Header(); h != (frame.Vnet{}) {
 			t.Fatalf("frame %d: virtio-net header %+v, want none", len(frames), h)
 		}
 		frames = append(frames, bytes.Clone(p.Bytes()))
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return frames
 }
 
@@ -47,6 +51,9 @@ func TestSplitAgainstGopacket(t *testing.T) {
 		s := drawSuper(r)
 		b := s.build(t)
 		defer b.Release()
+		h := b.Header()
+		h.HdrLen = rapid.Uint16().Draw(r, "lie")
+		b.SetHeader(h)
 		before := bytes.Clone(b.Raw())
 
 		got := split(r, b)
@@ -147,20 +154,17 @@ func TestSplitPlain(t *testing.T) {
 
 	b := frame.New(want)
 	defer b.Release()
-	frame.Split(b, func(p *frame.Buf) {
+	if err := frame.Split(b, func(p *frame.Buf) {
 		if p != b {
 			t.Error("a frame with nothing to do was copied")
 		}
-	})
+	}); err != nil {
+		t.Error(err)
+	}
 
-	s := super{Size: 100, Payload: 100, Flags: ack}
+	s := super{Size: 100, Payload: 100, Flags: ack} // a superframe of one segment
 	partial := s.build(t)
 	defer partial.Release()
-	h, err := frame.CheckVnet(partial.Header(), partial.Bytes(), 1500)
-	if err != nil {
-		t.Fatal(err)
-	}
-	partial.SetHeader(h)
 	before := bytes.Clone(partial.Raw())
 	got := split(t, partial)
 	if diff := cmp.Diff([][]byte{s.segment(t, s.payload(), 0)}, got); diff != "" {
@@ -171,10 +175,24 @@ func TestSplitPlain(t *testing.T) {
 	}
 }
 
+func TestSplitRefuses(t *testing.T) {
+	t.Parallel()
+	s := super{Size: 100, Payload: 250}
+	b := s.build(t)
+	defer b.Release()
+	h := b.Header()
+	h.CsumStart--
+	b.SetHeader(h)
+	err := frame.Split(b, func(*frame.Buf) { t.Error("a frame was yielded") })
+	if !errors.Is(err, frame.ErrVnet) {
+		t.Errorf("%v, want %v", err, frame.ErrVnet)
+	}
+}
+
 func TestSegmentsCount(t *testing.T) {
 	t.Parallel()
-	gso := func(size, hdr uint16) frame.Vnet {
-		return frame.Vnet{Flags: 1, GSOType: frame.GSOUDP, GSOSize: size, HdrLen: hdr}
+	udp := func(size, start uint16) frame.Vnet {
+		return frame.Vnet{Flags: frame.VnetNeedsCsum, GSOType: frame.GSOUDP, GSOSize: size, CsumStart: start}
 	}
 	for _, tt := range []struct {
 		h    frame.Vnet
@@ -182,11 +200,14 @@ func TestSegmentsCount(t *testing.T) {
 		want int
 	}{
 		{frame.Vnet{}, 60, 1},
-		{gso(0, 42), 1000, 1},
-		{gso(100, 42), 42 + 101, 2},
-		{gso(100, 42), 42 + 200, 2},
-		{gso(100, 42), 42 + 201, 3},
-		{gso(100, 42), 14, 1},
+		{frame.Vnet{GSOSize: 10}, 60, 1},
+		{udp(0, 34), 1000, 1},
+		{udp(100, 34), 42 + 101, 2},
+		{udp(100, 34), 42 + 200, 2},
+		{udp(100, 34), 42 + 201, 3},
+		{udp(100, 34), 42, 1},
+		{udp(100, 34), 14, 1},
+		{udp(100, 0xffff), 14, 1},
 	} {
 		if got := frame.Segments(tt.h, make([]byte, tt.n)); got != tt.want {
 			t.Errorf("Segments(%+v, %d bytes) = %d, want %d", tt.h, tt.n, got, tt.want)

@@ -25,7 +25,7 @@ const (
 type Vnet struct {
 	Flags      uint8
 	GSOType    uint8
-	HdrLen     uint16 // bytes of headers before the payload; not to be trusted until CheckVnet has set it
+	HdrLen     uint16 // bytes of headers before the payload; true only once CheckVnet has set it
 	GSOSize    uint16 // payload bytes of each segment
 	CsumStart  uint16 // from the start of the frame; sum from here to the end
 	CsumOffset uint16 // the sum goes here, counted from CsumStart
