@@ -10,6 +10,7 @@ MAKEFLAGS += --no-builtin-rules
 
 # sudo drops the PATH that go is on.
 GO       ?= $(shell command -v go || echo /usr/local/go/bin/go)
+MODULE   := github.com/l2bridge/l2bridge
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 20s
 E2E      ?= .
@@ -31,7 +32,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## bin/l2bridge
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/l2bridge ./cmd/l2bridge
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X $(MODULE)/internal/control.version=$(VERSION)' -o bin/l2bridge ./cmd/l2bridge
 
 .PHONY: test
 test: root need vet cross ## everything there is to test; needs root, installs what it lacks on Debian
@@ -81,7 +82,7 @@ cross: ## compile for linux/arm64, and what claims to be portable for darwin
 	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) build $(PORTABLE)
 
 .PHONY: demo
-demo: root ## two sites on one LAN, inside this machine; KEEP=1 leaves them up
+demo: root build ## two sites on one LAN, inside this machine; KEEP=1 leaves them up
 	@test/demo.sh up
 
 .PHONY: demo-down

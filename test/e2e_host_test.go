@@ -27,7 +27,6 @@ func TestTAPComesBack(t *testing.T) {
 	}{
 		{"deleted", func() { gw.Delete(defaultTAP) }},
 		{"out of the bridge", func() { gw.SetMaster(defaultTAP, "") }},
-		{"down", func() { gw.SetDown(defaultTAP) }},
 	} {
 		t.Run(harm.name, func(t *testing.T) {
 			harm.do()
@@ -76,8 +75,7 @@ func TestStopLeavesNothing(t *testing.T) {
 			before := state()
 			upA, _ := lab.Link(s.A, s.B, nil, nil)
 			ping(t, s.A.Hosts[0].Namespace, s.B.Hosts[0].Addr4, recvWait)
-			upA.Signal(sig)
-			if err := upA.Stop(); err != nil {
+			if err := upA.End(sig); err != nil {
 				t.Errorf("stop: %v", err)
 			}
 			if diff := cmp.Diff(before, state()); diff != "" {

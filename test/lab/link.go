@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -134,13 +135,29 @@ func (n *Namespace) Master(name string) string {
 	return link.Attrs().Name
 }
 
-// AddAddr gives a link an address with its prefix, as 192.0.2.1/24. An IPv6
-// address may be used at once.
+// AddAddr gives a link an address with its prefix, as 192.0.2.1/24. It may be
+// used at once, an IPv6 address too.
 func (n *Namespace) AddAddr(name, prefix string) {
 	n.t.Helper()
 	addr, err := netlink.ParseAddr(prefix)
 	n.must("parse "+prefix, err)
+	addr.Flags = unix.IFA_F_NODAD
 	n.must("add "+prefix+" to "+name, n.nl.AddrAdd(n.Link(name), addr))
+}
+
+// waitAddrs waits until each address may be used: that of a link's own making
+// is tentative for a moment even where there is no detection of duplicates.
+func (n *Namespace) waitAddrs() {
+	n.t.Helper()
+	Wait(n.t, carrierWait, n.Name+" has its addresses", func() error {
+		addrs, err := n.nl.AddrList(nil, netlink.FAMILY_V6)
+		for _, addr := range addrs {
+			if addr.Flags&unix.IFA_F_TENTATIVE != 0 {
+				err = errors.New(addr.String() + " is tentative")
+			}
+		}
+		return err
+	})
 }
 
 // DelAddr takes an address from a link.

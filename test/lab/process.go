@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	stopGrace   = 5 * time.Second // SIGTERM to SIGKILL
+	stopGrace   = 5 * time.Second // until SIGKILL
 	outputLimit = 1 << 20         // bytes kept of one process's output
 )
 
@@ -52,17 +52,20 @@ func (n *Namespace) Start(name string, args ...string) *Process {
 	return p
 }
 
-// Stop ends the process with SIGTERM, five seconds later with SIGKILL, waits
+// Stop ends the process with SIGTERM, see End.
+func (p *Process) Stop() error { return p.End(syscall.SIGTERM) }
+
+// End ends the process with a signal, five seconds later with SIGKILL, waits
 // for it, and returns how it ended: nil for exit status 0. What is left of its
 // process group is killed.
-func (p *Process) Stop() error {
-	p.Signal(syscall.SIGTERM)
+func (p *Process) End(sig os.Signal) error {
+	p.Signal(sig)
 	select {
 	case <-p.done:
 	case <-time.After(stopGrace):
 		killGroup(p.cmd)
 		<-p.done
-		return fmt.Errorf("%s: still running %v after SIGTERM", p.name, stopGrace)
+		return fmt.Errorf("%s: still running %v after it was told to stop", p.name, stopGrace)
 	}
 	killGroup(p.cmd)
 	return p.err

@@ -84,6 +84,8 @@ func TwoSites(t testing.TB, o Options) *Sites {
 	if o.Narrow != 0 {
 		s.narrow(o.Narrow)
 	}
+	s.A.waitAddrs()
+	s.B.waitAddrs()
 	if o.Impair == nil {
 		routerA.Forward()
 		routerB.Forward()
@@ -132,6 +134,14 @@ func (s *Sites) site(name string, number int, router *Namespace, o Options) *Sit
 		site.Hosts = append(site.Hosts, host)
 	}
 	return site
+}
+
+func (s *Site) waitAddrs() {
+	s.t.Helper()
+	s.Gateway.waitAddrs()
+	for _, host := range s.Hosts {
+		host.waitAddrs()
+	}
 }
 
 // narrow joins the two routers by a link of that MTU, so that no gateway's own
