@@ -4,6 +4,7 @@ package tap
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -44,29 +45,32 @@ func (d *Device) lookUpBridge() (netlink.Link, error) {
 
 // chooseMTU returns the MTU for the TAP. A bridge takes the lowest MTU of its
 // ports unless somebody set it (net/bridge/br_if.c, br_mtu_auto_adjust), and
-// hosts behind it rely on the one it has: the TAP must have the same.
+// hosts behind it rely on the one it has: the TAP must have the same. A bridge
+// of ours without other ports, left by a run that was killed, counts as none.
 func (d *Device) chooseMTU(bridge netlink.Link) (int, error) {
 	want := d.cfg.MTU
-	if bridge == nil {
-		if want == 0 {
-			want = defaultMTU
+	left := false
+	if bridge != nil && isOurs(bridge) {
+		others, err := d.others(bridge)
+		if err != nil {
+			return 0, err
 		}
-		return want, nil
+		left = len(others) == 0
+	}
+	if bridge == nil || left {
+		return cmp.Or(want, defaultMTU), nil
 	}
 	has := bridge.Attrs().MTU
-	if want == has || want == 0 && has <= frame.MaxMTU {
-		return has, nil
-	}
-	if want == 0 {
+	switch {
+	case want == 0 && has > frame.MaxMTU:
 		return 0, fmt.Errorf("bridge %s: mtu %d: at most %d can be bridged; run \"ip link set %s mtu %d\"",
 			d.cfg.Bridge, has, frame.MaxMTU, d.cfg.Bridge, frame.MaxMTU)
+	case want != 0 && want != has:
+		return 0, fmt.Errorf("tap %s: mtu %d: bridge %s has %d, which l2bridge never changes; "+
+			"leave --mtu out, or run \"ip link set %s mtu %d\" and the same for its ports",
+			d.cfg.Name, want, d.cfg.Bridge, has, d.cfg.Bridge, want)
 	}
-	if ports, err := d.others(bridge); err == nil && len(ports) == 0 && isOurs(bridge) {
-		return want, nil // left by a run of ours: nobody relies on it
-	}
-	return 0, fmt.Errorf("tap %s: mtu %d: bridge %s has %d, which l2bridge never changes; "+
-		"leave --mtu out, or run \"ip link set %s mtu %d\" and the same for its ports",
-		d.cfg.Name, want, d.cfg.Bridge, has, d.cfg.Bridge, want)
+	return has, nil
 }
 
 // join makes the TAP a port of the bridge, which it makes when there is none.
@@ -93,7 +97,7 @@ func (d *Device) join() error {
 		return err
 	}
 	if len(others) == 0 && d.ours {
-		// Setting it also keeps the bridge from going back to 1500 when its last
+		// Nobody relies on the MTU that it has. Setting it also keeps the bridge from going back to 1500 when its last
 		// port leaves.
 		if err := d.links.LinkSetMTU(bridge, d.mtu); err != nil {
 			return fmt.Errorf("bridge %s: mtu %d: %w", d.cfg.Bridge, d.mtu, err)

@@ -9,6 +9,7 @@ import (
 	"context"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -97,15 +98,17 @@ func TestMadeBridge(t *testing.T) {
 // TestLeftBridge takes over what a killed process of ours left.
 func TestLeftBridge(t *testing.T) {
 	newNamespace(t)
-	ip(t, "link", "add", "br0", "type", "bridge")
-	ip(t, "link", "set", "br0", "alias", tap.BridgeAlias)
-	d := openTAP(t, tap.Config{Bridge: "br0", MTU: 9000})
-	if got := link(t, "br0").MTU; got != 9000 {
-		t.Errorf("mtu %d, want 9000", got)
-	}
-	d.Close()
-	if slices.Contains(links(t), "br0") {
-		t.Error("the bridge was left behind again")
+	for _, tt := range []struct{ left, mtu, want int }{{1500, 9000, 9000}, {9000, 0, 1500}} {
+		ip(t, "link", "add", "br0", "type", "bridge")
+		ip(t, "link", "set", "br0", "alias", tap.BridgeAlias, "mtu", strconv.Itoa(tt.left))
+		d := openTAP(t, tap.Config{Bridge: "br0", MTU: tt.mtu})
+		if got := link(t, "br0").MTU; got != tt.want || d.MTU() != tt.want {
+			t.Errorf("left %d, asked for %d: bridge has mtu %d, TAP %d, want %d", tt.left, tt.mtu, got, d.MTU(), tt.want)
+		}
+		d.Close()
+		if slices.Contains(links(t), "br0") {
+			t.Error("the bridge was left behind again")
+		}
 	}
 }
 

@@ -37,14 +37,12 @@ type Config struct {
 // check refuses what the kernel would refuse late or, as a '%' in a name,
 // would understand differently.
 func (c *Config) check() error {
-	for key, name := range map[string]string{"tap": c.Name, "bridge": c.Bridge} {
-		switch {
-		case name == "" && key == "bridge":
-		case name == "", name == ".", name == "..", len(name) >= unix.IFNAMSIZ,
-			strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/:%", r) }):
-			return fmt.Errorf("%s %q: a device name is 1 to %d printable characters without space, '/', ':' and '%%'; choose another with --%s",
-				key, name, unix.IFNAMSIZ-1, key)
-		}
+	const rule = "a device name is 1 to %d printable characters without space, '/', ':' and '%%'; choose another with --%s"
+	if !isDeviceName(c.Name) {
+		return fmt.Errorf("tap %q: "+rule, c.Name, unix.IFNAMSIZ-1, "tap")
+	}
+	if c.Bridge != "" && !isDeviceName(c.Bridge) {
+		return fmt.Errorf("bridge %q: "+rule, c.Bridge, unix.IFNAMSIZ-1, "bridge")
 	}
 	if c.Name == c.Bridge {
 		return fmt.Errorf("tap %s: the bridge has the same name; choose another with --tap", c.Name)
@@ -56,6 +54,13 @@ func (c *Config) check() error {
 		return fmt.Errorf("tap %s: address %q: a TAP needs a unicast MAC of 6 bytes", c.Name, c.Address)
 	}
 	return nil
+}
+
+// isDeviceName reports whether the kernel takes the name as it stands
+// (net/core/dev.c, dev_valid_name).
+func isDeviceName(s string) bool {
+	bad := func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/:%", r) }
+	return s != "" && s != "." && s != ".." && len(s) < unix.IFNAMSIZ && !strings.ContainsFunc(s, bad)
 }
 
 // Device is a TAP in its place. Its methods may be called from several

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/l2bridge/l2bridge/internal/tap"
@@ -223,6 +224,30 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
+// TestPortHasNoAddress compares with a bare TAP, which is an interface of the
+// host like any other.
+func TestPortHasNoAddress(t *testing.T) {
+	newNamespace(t)
+	for _, bridge := range []string{"", "br0"} {
+		d := openTAP(t, tap.Config{Bridge: bridge, CarrierAlwaysOn: true})
+		l, err := netlink.LinkByName("l2b0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addresses, err := netlink.AddrList(l, netlink.FAMILY_V6)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bridge == "" && len(addresses) == 0 {
+			t.Skip("needs IPv6")
+		}
+		if bridge != "" && len(addresses) > 0 {
+			t.Errorf("the port of a bridge has the address %s", addresses[0])
+		}
+		d.Close()
+	}
+}
+
 // TestNoCapability drops CAP_NET_ADMIN, on this thread alone, which ends with
 // the test.
 func TestNoCapability(t *testing.T) {
@@ -265,7 +290,7 @@ func TestBusyNamesItsOwner(t *testing.T) {
 	}
 
 	_, err = tap.Open(withDefaults(tap.Config{}))
-	if want := fmt.Sprintf("held by tap.test (pid %d)", other.Process.Pid); !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), want) {
+	if want := fmt.Sprintf("held by %q (pid %d)", "tap.test", other.Process.Pid); !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), want) {
 		t.Errorf("Open: %v, want %q", err, want)
 	}
 }

@@ -14,8 +14,8 @@ import (
 // for one error message.
 const ownerSearchLimit = 100_000
 
-// owner returns the process of our network namespace that holds the TAP, as
-// "qemu (pid 123)". The name alone is not enough: every namespace may have an
+// owner returns the process of our network namespace that holds the TAP, with
+// its name, which it chose itself, quoted: "qemu" (pid 123). The name alone is not enough: every namespace may have an
 // l2b0 of its own.
 func owner(name string) string {
 	const unknown = "another process"
@@ -37,7 +37,7 @@ func owner(name string) string {
 			if holds(proc, fd.Name(), name) {
 				pid, _ := strconv.Atoi(filepath.Base(proc))
 				comm, _ := os.ReadFile(proc + "/comm")
-				return fmt.Sprintf("%s (pid %d)", bytes.TrimSpace(comm), pid)
+				return fmt.Sprintf("%q (pid %d)", bytes.TrimSpace(comm), pid)
 			}
 		}
 	}

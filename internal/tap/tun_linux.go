@@ -101,9 +101,12 @@ func attachTAP(k kernel, name string, vnet bool) (int, error) {
 	if err != nil {
 		err = explainAttach(name, err)
 	} else if vnet {
-		err = errors.Join(
-			k.set(fd, unix.TUNSETVNETHDRSZ, frame.VnetLen),
-			k.set(fd, unix.TUNSETVNETLE, 1))
+		if err = k.set(fd, unix.TUNSETVNETHDRSZ, frame.VnetLen); err == nil {
+			err = k.set(fd, unix.TUNSETVNETLE, 1)
+		}
+		if err != nil {
+			err = fmt.Errorf("tap %s: lay out virtio-net header: %w", name, err)
+		}
 	}
 	if err != nil {
 		unix.Close(fd)
