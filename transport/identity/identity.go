@@ -96,7 +96,7 @@ func validLabel(what, s string) error {
 	}
 	for _, r := range s {
 		if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' {
-			return fmt.Errorf(`%s %q has a character %q (want 1 to %d of a-z, 0-9 and "-")`, what, Clean(s), r, maxLabel)
+			return fmt.Errorf(`%s %q has a character %+q (want 1 to %d of a-z, 0-9 and "-")`, what, Clean(s), r, maxLabel)
 		}
 	}
 	return nil

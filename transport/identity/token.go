@@ -108,7 +108,7 @@ func (t *Token) setAddrs(addrs []string) error {
 }
 
 // ParseToken reads a token as a person pasted it, space around it allowed. It
-// has no effect on the token and cannot know whether it was used.
+// cannot know whether the token was used, or whether it has ended.
 func ParseToken(text string) (Token, error) {
 	text = strings.TrimSpace(text)
 	if len(text) > MaxToken {
@@ -118,15 +118,12 @@ func ParseToken(text string) (Token, error) {
 	if !ok {
 		return Token{}, fmt.Errorf("token: does not begin with %q (copy the whole line that invite printed)", tokenPrefix)
 	}
-	// encoding/base64 would skip a line break in the middle.
-	if i := strings.IndexAny(coded, "\r\n"); i >= 0 {
-		return Token{}, fmt.Errorf("token: line break after %d characters (join the lines)", len(tokenPrefix)+i)
+	// Looked at first, since encoding/base64 skips line breaks, and counts a
+	// text that was cut short among those with a wrong character.
+	if i := strings.IndexFunc(coded, notBase64URL); i >= 0 {
+		return Token{}, fmt.Errorf("token: character %d is not one that a token has (copy the one line that invite printed)", len(tokenPrefix)+i+1)
 	}
 	b, err := tokenCoding.DecodeString(coded)
-	var at base64.CorruptInputError
-	if errors.As(err, &at) && int64(at) < int64(len(coded)) {
-		return Token{}, fmt.Errorf("token: character %d is wrong there (copy the whole line again)", len(tokenPrefix)+int(at)+1)
-	}
 	if err != nil || len(b) < sumBytes {
 		return Token{}, errTokenSum
 	}
@@ -139,6 +136,10 @@ func ParseToken(text string) (Token, error) {
 		return Token{}, fmt.Errorf("token: %w (it is whole, but no founder wrote it so: ask for a new one)", err)
 	}
 	return t, nil
+}
+
+func notBase64URL(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
 }
 
 var errTokenSum = errors.New("token: cut short or mistyped: its checksum does not match (copy the whole line again)")
