@@ -12,13 +12,16 @@ import (
 )
 
 // contend runs act again and again until read has been called rounds times by
-// each of two goroutines, which make way now and then where processors are few.
+// each of two goroutines. All make way now and then, where processors are few.
 func contend(rounds int, read func(r, i int), act ...func(i int)) {
 	var stop atomic.Bool
 	var actors, readers sync.WaitGroup
 	for _, a := range act {
 		actors.Go(func() {
 			for i := 0; !stop.Load(); i++ {
+				if i%1000 == 0 {
+					runtime.Gosched()
+				}
 				a(i)
 			}
 		})
@@ -79,7 +82,7 @@ func TestSweepSparesTheRefreshed(t *testing.T) {
 	tab := fdb.New(fdb.Config{Max: 4})
 	p := attach(t, tab, 4) // twice as many as needed: what is being freed still counts
 	const last = fdb.Tick(3000)
-	contend(300_000, func(r, i int) {
+	contend(200_000, func(r, i int) {
 		s := local(r)
 		tab.Delete(s)
 		tab.Learn(0, s, p)

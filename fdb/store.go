@@ -130,7 +130,7 @@ func (st *store) removeLocked(e *entry) {
 	head := b.Load()
 	first, rest := uint32(head), e.next.Load()
 	i := first
-	if prev := &st.entries[first]; prev == e {
+	if prev := &st.entries[i]; prev == e {
 		first = rest
 	} else {
 		for i = prev.next.Load(); &st.entries[i] != e; i = prev.next.Load() {

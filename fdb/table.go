@@ -128,20 +128,22 @@ func (t *Table) Learn(now Tick, s frame.Station, p Port) Verdict {
 			t.claimed.Add(1)
 			return Static
 		}
-	case !t.isExpired(v, now) && refresh(e, v, now):
+	case !t.isExpired(v, now) && refresh(e, s, v, now):
 		return Known
 	}
 	return t.learn(now, s, p)
 }
 
-// refresh notes a sign of life. A store a tick is enough, and keeps the entry's
-// cache line with its readers. It reports false when another goroutine was
-// faster to see, move or forget the station. If the entry was even used again
-// and its value is the same to the bit, then another station of the same port,
-// last seen in the same tick, is taken to have been heard: it is forgotten that
-// much later, which harms nobody.
-func refresh(e *entry, v value, now Tick) bool {
-	return v.age(now) == 0 || e.value.CompareAndSwap(uint64(v), uint64(v.seen(now)))
+// refresh notes a sign of life of s, found with value v in e. A store a tick is
+// enough, and keeps the entry's cache line with its readers. It reports false
+// when another goroutine was faster to see, move or forget s.
+//
+// If e has been used again meanwhile, for a station of the same port that was
+// last seen in the same tick, then the exchange succeeds. That station was
+// learned just now, so the sign of life is right for it; s is not there any more.
+func refresh(e *entry, s frame.Station, v value, now Tick) bool {
+	return v.age(now) == 0 ||
+		e.value.CompareAndSwap(uint64(v), uint64(v.seen(now))) && e.station.Load() == uint64(s)
 }
 
 // learn is Learn for the cases that change the table's shape.
@@ -167,7 +169,7 @@ func (t *Table) learn(now Tick, s frame.Station, p Port) Verdict {
 		t.learned++
 		return Learned
 	case v.port() == p:
-		refresh(e, v, now) // only another sign of life can have been faster
+		refresh(e, s, v, now) // only another sign of life can have been faster
 		return Known
 	case v.static():
 		t.claimed.Add(1)
