@@ -35,6 +35,11 @@ const (
 	tcpCsum    = 16 // offset of the checksum
 	udpCsum    = 6
 	maxUDPSegs = 128 // UDP_MAX_SEGMENTS: more, and a Linux TAP refuses the write
+
+	// maxTCPSegs bounds what one superframe of 64 KB can become on a LAN: a
+	// peer could ask for one frame a byte. It is enough down to a segment
+	// size of 64 bytes.
+	maxTCPSegs = 1024
 	protoSCTP  = 132
 )
 
@@ -134,7 +139,7 @@ func checkGSO(h Vnet, head []byte, l3, n, mtu int) (Vnet, error) {
 	switch {
 	case payload < 1:
 		return Vnet{}, errEmpty
-	case seg == 0 || proto == ProtoUDP && payload > seg*maxUDPSegs:
+	case seg == 0 || proto == ProtoUDP && payload > seg*maxUDPSegs || payload > seg*maxTCPSegs:
 		return Vnet{}, errSize
 	case hdr+min(seg, payload) > l3+mtu:
 		return Vnet{}, ErrMTU

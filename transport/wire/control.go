@@ -26,13 +26,11 @@ const (
 // Types of control messages.
 const (
 	TypeHello    = 1
-	TypeGoodbye  = 2
 	TypeProbeAck = 3
 )
 
 const (
 	maxBody = 16384
-	maxText = 200
 
 	// MaxConnIDLen bounds connection IDs: with longer ones quic-go accepts
 	// datagrams that it then cannot send.
@@ -49,6 +47,7 @@ const (
 	FeatureUSO
 	FeatureRelay
 	FeatureStripe
+	FeatureVia
 )
 
 // Hello is the first message on a lane, in each direction.
@@ -92,27 +91,6 @@ func ParseHello(b []byte) (h Hello, err error) {
 	return h, nil
 }
 
-// Goodbye tells that the sender leaves now.
-type Goodbye struct {
-	Reason uint8
-	Text   string // for people; to be cleaned before it is shown
-}
-
-// Append appends the message; a text that is too long is cut.
-func (g Goodbye) Append(p []byte) []byte {
-	text := g.Text[:min(len(g.Text), maxText)]
-	p = append(p, TypeGoodbye, 0, byte(1+len(text)), g.Reason)
-	return append(p, text...)
-}
-
-// ParseGoodbye reads the body of a GOODBYE.
-func ParseGoodbye(b []byte) (g Goodbye, err error) {
-	if len(b) < 1 {
-		return g, fmt.Errorf("%w: empty goodbye", ErrProtocol)
-	}
-	return Goodbye{b[0], string(b[1:min(len(b), 1+maxText)])}, nil
-}
-
 // ProbeAck answers a probe of a lane's path.
 type ProbeAck struct {
 	Lane  uint8
@@ -138,8 +116,11 @@ func ParseProbeAck(b []byte) (a ProbeAck, err error) {
 // io.EOF when the stream ended between two messages.
 func ReadMessage(r io.Reader, buf []byte) (typ uint8, body []byte, err error) {
 	var h [3]byte
-	if _, err := io.ReadFull(r, h[:]); err != nil {
+	if _, err := io.ReadFull(r, h[:1]); err != nil {
 		return 0, nil, err
+	}
+	if _, err := io.ReadFull(r, h[1:]); err != nil {
+		return 0, nil, cutShort(err)
 	}
 	n := int(binary.BigEndian.Uint16(h[1:]))
 	if n > maxBody {
@@ -150,10 +131,15 @@ func ReadMessage(r io.Reader, buf []byte) (typ uint8, body []byte, err error) {
 	}
 	body = buf[:n]
 	if _, err := io.ReadFull(r, body); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return 0, nil, err
+		return 0, nil, cutShort(err)
 	}
 	return h[0], body, nil
+}
+
+// cutShort makes a protocol error of the end of a stream inside a message.
+func cutShort(err error) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return fmt.Errorf("%w: stream ends inside a control message", ErrProtocol)
+	}
+	return err
 }

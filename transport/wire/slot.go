@@ -56,6 +56,10 @@ func (r *Receiver) slice(flags byte, body []byte, now time.Time, frames []*frame
 	if s == nil {
 		return frames
 	}
+	if s.state == stateClosed {
+		r.drop(Late)
+		return frames
+	}
 	p := body[sliceLen-tagLen:]
 	if offset+len(p) > total || !s.receive(offset, offset+len(p)) {
 		r.drop(Malformed)
@@ -89,7 +93,7 @@ func (r *Receiver) head(flags byte, body []byte) {
 	id, total := binary.BigEndian.Uint16(body), u24(body[2:])
 	s := r.open(id, flags, total)
 	switch {
-	case s == nil:
+	case s == nil || s.state == stateClosed:
 	case n > total:
 		r.drop(Malformed)
 		s.close()
@@ -98,24 +102,21 @@ func (r *Receiver) head(flags byte, body []byte) {
 	}
 }
 
-// open returns the open slot of an object, or nil when the record is to be
-// dropped; then it has been counted (steps 2 to 5).
+// open returns the slot of an object, open or closed, or nil when that was
+// closed just now, and counted (steps 2 to 5).
 func (r *Receiver) open(id uint16, flags byte, total int) *slot {
 	if !r.begun {
 		r.begun, r.newest = true, id
 	}
 	switch d := int16(id - r.newest); {
 	case d <= -window:
-		r.drop(Late)
-		return nil
+		return &closed
 	case d > 0:
 		r.advance(id)
 	}
 	s := &r.slots[id%window]
 	switch {
 	case s.state == stateClosed:
-		r.drop(Late)
-		return nil
 	case s.state == stateNew:
 		s.state, s.id, s.flags, s.total = stateOpen, id, flags, total
 		if !objectFits(flags, total) {
@@ -133,6 +134,9 @@ func (r *Receiver) open(id uint16, flags byte, total int) *slot {
 	}
 	return s
 }
+
+// closed stands for every object behind the window.
+var closed = slot{state: stateClosed}
 
 // advance makes id the newest; what leaves the window and is open is lost.
 func (r *Receiver) advance(id uint16) {

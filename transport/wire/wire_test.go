@@ -162,7 +162,7 @@ func TestSalvage(t *testing.T) {
 		take := func(bufs []*frame.Buf) {
 			for _, b := range bufs {
 				h, f := b.Header(), b.Bytes()
-				if len(f) == 60 {
+				if len(f) == 60 && h == (frame.Vnet{}) {
 					b.Release()
 					continue
 				}
@@ -276,7 +276,6 @@ func FuzzReceiver(f *testing.F) {
 
 func FuzzControl(f *testing.F) {
 	f.Add(wire.Hello{Lane: 1, ConnIDLen: 17, MTU: 1500, Features: 7}.Append(nil))
-	f.Add(wire.Goodbye{Reason: 1, Text: "so long"}.Append(nil))
 	f.Add(wire.ProbeAck{Lane: 2, Nonce: 3}.Append(nil))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		r := bytes.NewReader(in)
@@ -289,10 +288,6 @@ func FuzzControl(f *testing.F) {
 			switch typ {
 			case wire.TypeHello:
 				if m, err := wire.ParseHello(body); err == nil {
-					again = m.Append(nil)
-				}
-			case wire.TypeGoodbye:
-				if m, err := wire.ParseGoodbye(body); err == nil {
 					again = m.Append(nil)
 				}
 			case wire.TypeProbeAck:
