@@ -105,7 +105,7 @@ func (a *app) fdbAddCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return client.AddStation(cmd.Context(), f.mac, f.vlanOr0(), f.port)
+			return client.AddStation(cmd.Context(), f.mac, f.vlan, f.port)
 		},
 	}
 }
@@ -128,7 +128,7 @@ func (a *app) fdbDelCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return client.DelStation(cmd.Context(), f.mac, f.vlanOr0())
+			return client.DelStation(cmd.Context(), f.mac, f.vlan)
 		},
 	}
 }
@@ -164,7 +164,7 @@ func (a *app) fdbFlushCommand() *cobra.Command {
 type filter struct {
 	mac     net.HardwareAddr
 	port    string
-	vlan    uint16
+	vlan    uint16 // 0, untagged, unless hasVLAN
 	hasVLAN bool
 }
 
@@ -215,9 +215,6 @@ func (f filter) want(usage string, ok bool) error {
 	}
 	return nil
 }
-
-// vlanOr0 is the VLAN of one entry: untagged unless given.
-func (f filter) vlanOr0() uint16 { return f.vlan }
 
 func (f filter) matches(s control.Station) bool {
 	return (f.mac == nil || f.mac.String() == s.MAC) &&

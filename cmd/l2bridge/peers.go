@@ -45,9 +45,17 @@ func printPeers(w io.Writer, peers []control.Peer) {
 			address = "via " + p.Via
 		}
 		rows = append(rows, []string{
-			p.Site, string(p.State), ago(p.SinceMS), address, roundTrip(p.RTTUS), strconv.Itoa(p.PathMTU),
-			strconv.Itoa(p.Lanes), size(p.RxBytes), size(p.TxBytes), strconv.Itoa(p.MACs), p.Kex,
+			p.Site, string(p.State), ago(p.SinceMS), address, roundTrip(p.RTTUS), known(p.PathMTU),
+			known(p.Lanes), size(p.RxBytes), size(p.TxBytes), strconv.Itoa(p.MACs), p.Kex,
 		})
 	}
 	table(w, rows)
+}
+
+// known writes a number that is 0 until it is known.
+func known(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(n)
 }

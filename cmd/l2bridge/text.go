@@ -7,7 +7,6 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
-	"time"
 )
 
 // clean makes a string from outside fit for a terminal and a table's cell:
@@ -63,8 +62,8 @@ func table(w io.Writer, rows [][]string) {
 
 // ago writes a duration in milliseconds by its two greatest units.
 func ago(ms int64) string {
-	d := time.Duration(max(ms, 0)) * time.Millisecond
-	s, m, h := int64(d/time.Second), int64(d/time.Minute), int64(d/time.Hour)
+	s := max(ms, 0) / 1000
+	m, h := s/60, s/3600
 	switch {
 	case m == 0:
 		return fmt.Sprintf("%ds", s)

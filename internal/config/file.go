@@ -91,7 +91,8 @@ func printable(s string) string {
 
 // String returns the value as an error message shows it.
 func (k key) String() string {
-	if _, table := k.value.(map[string]any); table {
+	switch k.value.(type) {
+	case nil, map[string]any: // nil: the table of a dotted name
 		return "[table]"
 	}
 	return fmt.Sprint(k.value)

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
+
+	"github.com/l2bridge/l2bridge/internal/config"
+	"github.com/l2bridge/l2bridge/internal/control"
+	"github.com/l2bridge/l2bridge/internal/daemon"
+)
+
+// In scripts l2bridge is the program with an engine that only says what it
+// was asked.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"l2bridge": func() {
+			a := app{engine: toldEngine{}, stdout: os.Stdout, stderr: os.Stderr}
+			os.Exit(a.run(context.Background(), os.Args[1:]))
+		},
+	})
+}
+
+// toldEngine prints its calls on stderr and fails as $ENGINE tells it to.
+type toldEngine struct{}
+
+func (toldEngine) told(call string, cfg config.Config, rest ...any) error {
+	fmt.Fprintf(os.Stderr, "engine: %s site=%s bridge=%s tap=%s mtu=%d peers=%v%s\n",
+		call, cfg.Site, cfg.Bridge, cfg.TAP, cfg.MTU, cfg.Peers, fmt.Sprint(rest...))
+	return map[string]error{
+		"init exists":    fmt.Errorf("%w: in /state", daemon.ErrExists),
+		"join refused":   fmt.Errorf("%w: token is used up", daemon.ErrRefused),
+		"join other":     fmt.Errorf("%w: n2", daemon.ErrOtherNetwork),
+		"join nobody":    errors.New("nobody answers within 1m0s"),
+		"join not":       daemon.ErrNotMember,
+		"up not":         daemon.ErrNotMember,
+		"up broken":      errors.New("open tap l2b0: device busy\n\x1b[31m"),
+		"join interrupt": context.Canceled,
+	}[call+" "+os.Getenv("ENGINE")]
+}
+
+func (e toldEngine) Init(_ context.Context, cfg config.Config, _ *slog.Logger) error {
+	return e.told("init", cfg)
+}
+
+func (e toldEngine) Join(_ context.Context, cfg config.Config, token string, timeout time.Duration, _ *slog.Logger) error {
+	return e.told("join", cfg, " token="+token, " timeout=", timeout)
+}
+
+func (e toldEngine) Run(_ context.Context, cfg config.Config, log *slog.Logger) error {
+	log.Info("ready", "site", cfg.Site)
+	return e.told("up", cfg)
+}
+
+// backend is a daemon as scripts meet it.
+type backend struct {
+	status   control.Status
+	stations []control.Station
+	guest    bool // not the founder
+}
+
+func (b *backend) Status() control.Status      { return b.status }
+func (b *backend) Peers() []control.Peer       { return b.status.Peers }
+func (b *backend) Drops() []control.Drop       { return b.status.Drops }
+func (b *backend) Stations() []control.Station { return b.stations }
+
+func (b *backend) AddStation(mac net.HardwareAddr, vlan uint16, port string) error {
+	if port == "attic" {
+		return fmt.Errorf("port %q: %w: no such site (l2bridge peers shows them)", port, control.ErrNotFound)
+	}
+	b.stations = append(b.stations, control.Station{MAC: mac.String(), VLAN: vlan, Port: port, Static: true})
+	return nil
+}
+
+func (b *backend) DelStation(mac net.HardwareAddr, vlan uint16) error {
+	for i, s := range b.stations {
+		if s.MAC == mac.String() && s.VLAN == vlan {
+			b.stations = append(b.stations[:i], b.stations[i+1:]...)
+			return nil
+		}
+	}
+	return fmt.Errorf("station %v vlan %d: %w", mac, vlan, control.ErrNotFound)
+}
+
+func (b *backend) FlushStations(port string) (n int, err error) {
+	var kept []control.Station
+	for _, s := range b.stations {
+		if s.Static || port != "" && s.Port != port {
+			kept = append(kept, s)
+		} else {
+			n++
+		}
+	}
+	b.stations = kept
+	return n, nil
+}
+
+func (b *backend) Invite(_ context.Context, site string, ttl time.Duration) (string, error) {
+	if b.guest {
+		return "", fmt.Errorf("%w: the CA key is at site home (invite there)", control.ErrNotAuthorised)
+	}
+	return fmt.Sprintf("l2b1_%s-%d", site, ttl/time.Second), nil
+}
+
+// backends are the daemons of every script: $SOCK/NAME.sock.
+func backends() map[string]*backend {
+	hostile := "\x1b]0;x\a\u009b31m\n" + strings.Repeat("x", 5000)
+	return map[string]*backend{
+		"up": {
+			status: control.Status{
+				Site: "home", ID: strings.Repeat("ab", 32), Network: "k3v9q2m7", Founder: true,
+				State: control.StateUp, SinceMS: 7_805_000, TAP: "l2b0", Bridge: "br0", BridgePorts: []string{"eth1", "l2b0"},
+				MTU: 1500, Listen: "[::]:4433",
+				Peers: []control.Peer{
+					{Site: "office", ID: strings.Repeat("cd", 32), State: control.PeerUp, Addr: "203.0.113.7:4433", SinceMS: 59_999,
+						RTTUS: 21_345, PathMTU: 1441, Lanes: 2, Kex: "X25519MLKEM768", RxFrames: 10, TxFrames: 20,
+						RxBytes: 1_234_567_890, TxBytes: 999, MACs: 12},
+					{Site: "attic", State: control.PeerRelayed, Addr: "203.0.113.9:4433", Via: "office", SinceMS: 266_400_000, MACs: 1},
+				},
+				Drops: []control.Drop{{Reason: "own_outer", Port: "local", Count: 7}, {Reason: "mtu_peer", Port: "office"}},
+				Hints: []string{"bridge br0 has no other port: ip link set eth1 master br0"},
+			},
+			stations: []control.Station{
+				{MAC: "52:54:00:00:00:02", Port: "office", AgeMS: 61_000, Moves: 3},
+				{MAC: "52:54:00:00:00:01", Port: "local", AgeMS: 999},
+				{MAC: "52:54:00:00:00:01", VLAN: 20, Port: "office", Static: true},
+			},
+		},
+		"alone": {status: control.Status{Site: "home", State: control.StateConnecting, TAP: "l2b-lab", MTU: 9000}},
+		"guest": {guest: true, status: control.Status{Site: "office", State: control.StateDegraded}},
+		"hostile": {
+			status: control.Status{Site: hostile, ID: hostile, Network: hostile, State: control.State(hostile), TAP: hostile,
+				Bridge: hostile, BridgePorts: []string{hostile}, Listen: hostile, Hints: []string{hostile},
+				Peers: []control.Peer{{Site: hostile, State: control.PeerState(hostile), Addr: hostile, Kex: hostile}},
+				Drops: []control.Drop{{Reason: hostile, Port: hostile, Count: 1}}},
+			stations: []control.Station{{MAC: hostile, Port: hostile}},
+		},
+	}
+}
+
+func serve(t testing.TB, path string, b control.Backend) {
+	server, err := control.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ctx, b) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			// A script's own directory may be too long for a socket's path.
+			dir, err := os.MkdirTemp("", "l2b")
+			if err != nil {
+				return err
+			}
+			tb := env.T().(testing.TB)
+			tb.Cleanup(func() { os.RemoveAll(dir) })
+			for name, b := range backends() {
+				serve(tb, filepath.Join(dir, name+".sock"), b)
+			}
+			env.Setenv("SOCK", dir)
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			// exits CODE ARGS...: l2bridge ARGS exits with CODE.
+			"exits": func(ts *testscript.TestScript, neg bool, args []string) {
+				if neg || len(args) < 1 {
+					ts.Fatalf("usage: exits CODE ARGS...")
+				}
+				code := 0
+				var exit *exec.ExitError
+				if err := ts.Exec("l2bridge", args[1:]...); errors.As(err, &exit) {
+					code = exit.ExitCode()
+				} else if err != nil {
+					ts.Fatalf("%v", err)
+				}
+				if strconv.Itoa(code) != args[0] {
+					ts.Fatalf("exit code %d, want %s", code, args[0])
+				}
+			},
+			// ascii FILE: FILE has printable ASCII and line ends alone, and no
+			// line is longer than a screen holds.
+			"ascii": func(ts *testscript.TestScript, neg bool, args []string) {
+				for line := range strings.Lines(ts.ReadFile(args[0])) {
+					if len(line) > 1100 || strings.ContainsFunc(strings.TrimSuffix(line, "\n"), func(r rune) bool { return r < ' ' || r > '~' }) {
+						ts.Fatalf("%.200q", line)
+					}
+				}
+			},
+		},
+	})
+}
+
+// Every command says what it is, with two examples, in plain ASCII of 80
+// columns; --help goes to stdout.
+func TestHelp(t *testing.T) {
+	a := app{}
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
+		name := cmd.CommandPath()
+		if cmd.Short == "" || strings.HasSuffix(cmd.Short, ".") || len(cmd.Short) > 66 {
+			t.Errorf("%s: summary %q", name, cmd.Short)
+		}
+		if n := strings.Count(cmd.Example, "l2bridge"); n < 2 {
+			t.Errorf("%s: %d examples, want 2", name, n)
+		}
+		var stdout, stderr bytes.Buffer
+		args := append(strings.Fields(name)[1:], "--help")
+		if code := run(t.Context(), args, &stdout, &stderr); code != exitDone || stderr.Len() > 0 || stdout.Len() == 0 {
+			t.Errorf("%s --help: code %d, stderr %q", name, code, &stderr)
+		}
+		for line := range strings.Lines(stdout.String()) {
+			if len(line) > 104 || strings.ContainsFunc(strings.TrimSuffix(line, "\n"), func(r rune) bool { return r < ' ' || r > '~' }) {
+				t.Errorf("%s --help: %q", name, line)
+			}
+		}
+	}
+	walk(a.rootCommand())
+}
+
+// Each setting of the config has its flag on init, up and join.
+func TestRunFlags(t *testing.T) {
+	a := app{}
+	root := a.rootCommand()
+	for _, name := range []string{"init", "up", "join"} {
+		cmd, _, err := root.Find([]string{name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range config.Settings() {
+			if cmd.Flags().Lookup(s.Flag) == nil {
+				t.Errorf("%s has no --%s", name, s.Flag)
+			}
+		}
+	}
+}
+
+// counted is a daemon that is gone at its third answer.
+type counted struct {
+	*backend
+	asked chan struct{}
+}
+
+func (c counted) Status() control.Status {
+	c.asked <- struct{}{}
+	return c.backend.Status()
+}
+
+func TestWatch(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "l2.sock")
+	server, err := control.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := counted{backends()["alone"], make(chan struct{})}
+	serving, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(serving, b) }()
+
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	var stdout, stderr bytes.Buffer
+	a := app{stdout: &stdout, stderr: &stderr}
+	ticks, done := make(chan time.Time), make(chan error, 1)
+	go func() { done <- a.watch(ctx, control.Dial(path), ticks) }()
+
+	<-b.asked
+	ticks <- time.Time{}
+	<-b.asked
+	ticks <- time.Time{} // taken only after the second answer was shown
+	<-b.asked
+	stop()
+	if err := <-served; err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the daemon is away; watch goes on
+		ticks <- time.Time{}
+	}
+	interrupt()
+	if err := <-done; err != nil {
+		t.Errorf("interrupted: %v, want nil", err)
+	}
+	if n := strings.Count(stdout.String(), "CONNECTING for"); n < 2 || n > 3 {
+		t.Errorf("%d screens, want 2 and perhaps the one cut off:\n%s", n, &stdout)
+	}
+	if !strings.Contains(stderr.String(), "not running") {
+		t.Errorf("stderr %q does not say that the daemon is away", &stderr)
+	}
+	if err := a.watch(t.Context(), control.Dial(path), nil); !errors.Is(err, control.ErrNotRunning) {
+		t.Errorf("with no daemon at first: %v, want %v", err, control.ErrNotRunning)
+	}
+}
+
+func TestHumanUnits(t *testing.T) {
+	var got []string
+	for _, ms := range []int64{-5, 0, 999, 59_999, 60_000, 3_599_000, 3_600_000, 86_399_000, 86_400_000, 1 << 53} {
+		got = append(got, ago(ms))
+	}
+	for _, n := range []uint64{0, 999, 1000, 999_949, 999_950, 999_999_999, 1_500_000_000, 1<<64 - 1} {
+		got = append(got, size(n))
+	}
+	for _, us := range []int64{0, -1, 49, 195, 21_345} {
+		got = append(got, roundTrip(us))
+	}
+	want := []string{
+		"0s", "0s", "0s", "59s", "1m0s", "59m59s", "1h0m", "23h59m", "1d0h", "104249991d8h",
+		"0B", "999B", "1.0kB", "999.9kB", "1.0MB", "1.0GB", "1.5GB", "18.4EB",
+		"", "", "0.0ms", "0.2ms", "21.3ms",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
