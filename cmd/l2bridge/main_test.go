@@ -185,6 +185,7 @@ func TestScripts(t *testing.T) {
 				serve(tb, filepath.Join(dir, name+".sock"), b)
 			}
 			env.Setenv("SOCK", dir)
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // else a second each, with -race
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
@@ -339,4 +340,35 @@ func TestHumanUnits(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+}
+
+// Whatever the words, a filter that is accepted is one that the daemon takes.
+func FuzzFilter(f *testing.F) {
+	for _, seed := range []string{"", "52:54:00:12:34:56 port office vlan 20", "vlan 4095", "dev local port x", "port", "vlan 0 5254.0012.3456"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		got, err := parseFilter(strings.Split(text, " "))
+		if err != nil {
+			if !isUsage(err) || len(err.Error()) > 600 {
+				t.Errorf("%q: %v", text, err)
+			}
+			return
+		}
+		if got.mac != nil && len(got.mac) != 6 || got.vlan > control.MaxVLAN || len(got.port) > 63 {
+			t.Errorf("%q: %+v", text, got)
+		}
+	})
+}
+
+func FuzzClean(f *testing.F) {
+	f.Add("\x1b[2J")
+	f.Add(strings.Repeat("\u009b", 400))
+	f.Fuzz(func(t *testing.T, s string) {
+		for limit, got := range map[int]string{64: clean(s), 1024: cleanLine(s)} {
+			if len(got) > limit || strings.ContainsFunc(got, func(r rune) bool { return r < ' ' || r > '~' }) {
+				t.Errorf("%q became %q", s, got)
+			}
+		}
+	})
 }

@@ -20,6 +20,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/l2bridge/l2bridge/internal/config"
+	"github.com/l2bridge/l2bridge/transport/identity"
 )
 
 // paths returns those of an instance whose file holds text; "-" is no file.
@@ -339,6 +340,21 @@ func TestReference(t *testing.T) {
 	if bare, err := config.Load(paths(t, config.Reference), nil); err != nil || len(bare.Places) != 0 {
 		t.Errorf("as it stands it sets %v, %v", bare.Places, err)
 	}
+}
+
+// The network CA judges a name by the same rule.
+func TestCheckSiteAgreesWithTheCA(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		name := rapid.OneOf(
+			rapid.SampledFrom([]string{"", "local", "all", "-", strings.Repeat("a", 63), strings.Repeat("a", 64)}),
+			rapid.StringMatching(`[a-z0-9-]{1,70}`),
+			rapid.StringMatching(`[a-zA-Z0-9_. -]{1,4}`),
+			rapid.String(),
+		).Draw(t, "name")
+		if ours, theirs := config.CheckSite(name), identity.ValidSite(name); (ours == nil) != (theirs == nil) {
+			t.Errorf("%q: config says %v, identity %v", name, ours, theirs)
+		}
+	})
 }
 
 // drawFlags draws any Config, as flags.

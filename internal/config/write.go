@@ -82,6 +82,9 @@ func Prepare(c Config, thisRun ...string) (*Draft, error) {
 	if c.FileExists {
 		return d, c.agrees(thisRun)
 	}
+	if _, err := os.Lstat(d.path); err == nil {
+		return nil, fmt.Errorf("config file %s: a symbolic link to nothing (make what it points to, or take it away)", d.path)
+	}
 	dir := filepath.Dir(d.path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("config file: %w", err)

@@ -115,6 +115,17 @@ func TestCommitNeverOverwrites(t *testing.T) {
 	}
 }
 
+func TestPrepareDangling(t *testing.T) {
+	p := paths(t, "-")
+	if err := os.Symlink("nowhere", p.File); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := config.Prepare(load(t, p)); err == nil || !strings.Contains(err.Error(), "a symbolic link to nothing") {
+		t.Errorf("got %v, want a refusal", err)
+	}
+	only(t, p.File)
+}
+
 func TestPrepareKeepsTheFile(t *testing.T) {
 	const theirs = "# mine\nmtu = 1400\npeers = [\"b:1\"]\n"
 	tests := map[string]struct {
