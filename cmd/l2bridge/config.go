@@ -19,11 +19,8 @@ config file that says the same.`,
   l2bridge config --config ./new.toml && sudo cp new.toml /etc/l2bridge/default.toml`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := a.runConfig(cmd)
+			cfg, err := a.fileConfig(cmd)
 			if err != nil {
-				return err
-			}
-			if err := a.fileWanted(cfg); err != nil {
 				return err
 			}
 			return a.answer(cfg, func(w io.Writer) { fmt.Fprint(w, cfg.TOML()) })

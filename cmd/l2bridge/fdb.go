@@ -4,11 +4,13 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -31,133 +33,119 @@ or a site; VLAN 0 is untagged.`,
 }
 
 func (a *app) fdbShowCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "show [MAC] [port SITE] [vlan V]",
 		Short: "Show the entries, all or those that match",
 		Example: `  l2bridge fdb show
   l2bridge fdb show port office vlan 20`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			f, err := parseFilter(args)
-			if err != nil {
-				return err
-			}
-			stations, err := a.stations(cmd, f)
-			if err != nil {
-				return err
-			}
-			return a.printStations(stations)
-		},
 	}
+	return a.filtered(cmd, func(filter) bool { return true },
+		func(ctx context.Context, client *control.Client, f filter) error {
+			stations, err := matching(ctx, client, f)
+			if err != nil {
+				return err
+			}
+			return a.answer(stations, func(w io.Writer) { printStations(w, stations) })
+		})
 }
 
 func (a *app) fdbGetCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "get MAC [vlan V]",
 		Short: "Show where a station is; exit code 1 when it is not known",
 		Example: `  l2bridge fdb get 52:54:00:12:34:56
   l2bridge fdb get 52:54:00:12:34:56 vlan 20`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			f, err := parseFilter(args)
-			if err == nil {
-				err = f.want("MAC [vlan V]", f.mac != nil && f.port == "")
-			}
-			if err != nil {
-				return err
-			}
-			stations, err := a.stations(cmd, f)
-			if err != nil {
-				return err
-			}
-			if len(stations) == 0 {
-				err = fmt.Errorf("station %v: %w: it has been silent, or is at no site", f.mac, control.ErrNotFound)
-			}
-			if err == nil || a.json {
-				if printErr := a.printStations(stations); printErr != nil {
-					return printErr
-				}
-			}
-			return err
-		},
 	}
+	return a.filtered(cmd, func(f filter) bool { return f.mac != nil && f.port == "" },
+		func(ctx context.Context, client *control.Client, f filter) error {
+			stations, err := matching(ctx, client, f)
+			if err != nil {
+				return err
+			}
+			var missing error
+			if len(stations) == 0 {
+				missing = fmt.Errorf("station %v: %w: it has been silent, or is at no site", f.mac, control.ErrNotFound)
+			}
+			err = a.answer(stations, func(w io.Writer) {
+				if missing == nil {
+					printStations(w, stations)
+				}
+			})
+			return cmp.Or(err, missing)
+		})
 }
 
 func (a *app) fdbAddCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "add MAC local|SITE [vlan V]",
 		Short: "Add a static entry, which survives restarts",
 		Example: `  l2bridge fdb add 52:54:00:12:34:56 office
   l2bridge fdb add 52:54:00:12:34:56 local vlan 20`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			const usage = "MAC local|SITE [vlan V]"
-			if len(args) < 2 {
-				return usagef("too few arguments: want %s", usage)
-			}
-			// The port has no keyword here: give it one.
-			words := append([]string{args[0], "port"}, args[1:]...)
-			f, err := parseFilter(words)
-			if err == nil {
-				err = f.want(usage, f.mac != nil)
-			}
-			if err != nil {
-				return err
-			}
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			return client.AddStation(cmd.Context(), f.mac, f.vlan, f.port)
-		},
 	}
+	a.filtered(cmd, func(f filter) bool { return f.mac != nil && f.port != "" },
+		func(ctx context.Context, client *control.Client, f filter) error {
+			return client.AddStation(ctx, f.mac, f.vlan, f.port)
+		})
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 1 { // here alone the port has no keyword
+			args = slices.Insert(args, 1, "port")
+		}
+		return run(cmd, args)
+	}
+	return cmd
 }
 
 func (a *app) fdbDelCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "del MAC [vlan V]",
 		Short: "Delete an entry, static or learned",
 		Example: `  l2bridge fdb del 52:54:00:12:34:56
   l2bridge fdb del 52:54:00:12:34:56 vlan 20`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			f, err := parseFilter(args)
-			if err == nil {
-				err = f.want("MAC [vlan V]", f.mac != nil && f.port == "")
-			}
-			if err != nil {
-				return err
-			}
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			return client.DelStation(cmd.Context(), f.mac, f.vlan)
-		},
 	}
+	return a.filtered(cmd, func(f filter) bool { return f.mac != nil && f.port == "" },
+		func(ctx context.Context, client *control.Client, f filter) error {
+			return client.DelStation(ctx, f.mac, f.vlan)
+		})
 }
 
 func (a *app) fdbFlushCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "flush [port SITE]",
 		Short: "Forget the learned entries, all or those of a port",
 		Example: `  l2bridge fdb flush
   l2bridge fdb flush port office`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			f, err := parseFilter(args)
-			if err == nil {
-				err = f.want("[port SITE]", f.mac == nil && !f.hasVLAN)
-			}
-			if err != nil {
-				return err
-			}
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			n, err := client.FlushStations(cmd.Context(), f.port)
+	}
+	return a.filtered(cmd, func(f filter) bool { return f.mac == nil && !f.hasVLAN },
+		func(ctx context.Context, client *control.Client, f filter) error {
+			n, err := client.FlushStations(ctx, f.port)
 			if err != nil {
 				return err
 			}
 			return a.answer(map[string]int{"flushed": n}, func(w io.Writer) { fmt.Fprintln(w, "flushed", n) })
-		},
+		})
+}
+
+// filtered makes cmd read its arguments as a filter, refuse one that does not
+// fit, and run with what is left.
+func (a *app) filtered(cmd *cobra.Command, fits func(filter) bool,
+	run func(context.Context, *control.Client, filter) error) *cobra.Command {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		f, err := parseFilter(args)
+		if err != nil {
+			return err
+		}
+		if !fits(f) {
+			_, want, _ := strings.Cut(cmd.Use, " ")
+			return usagef("want %s", want)
+		}
+		client, err := a.client()
+		if err != nil {
+			return err
+		}
+		return run(cmd.Context(), client, f)
 	}
+	return cmd
 }
 
 // filter says which entries are meant; what is not given matches all.
@@ -208,27 +196,15 @@ func parseFilter(words []string) (filter, error) {
 	return f, nil
 }
 
-// want refuses a filter that is not of the form of usage.
-func (f filter) want(usage string, ok bool) error {
-	if !ok {
-		return usagef("want %s", usage)
-	}
-	return nil
-}
-
 func (f filter) matches(s control.Station) bool {
 	return (f.mac == nil || f.mac.String() == s.MAC) &&
 		(f.port == "" || f.port == s.Port) &&
 		(!f.hasVLAN || f.vlan == s.VLAN)
 }
 
-// stations returns the entries that f matches, by VLAN and MAC.
-func (a *app) stations(cmd *cobra.Command, f filter) ([]control.Station, error) {
-	client, err := a.client()
-	if err != nil {
-		return nil, err
-	}
-	all, err := client.Stations(cmd.Context())
+// matching returns the entries that f matches, by VLAN and MAC.
+func matching(ctx context.Context, client *control.Client, f filter) ([]control.Station, error) {
+	all, err := client.Stations(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -239,23 +215,18 @@ func (a *app) stations(cmd *cobra.Command, f filter) ([]control.Station, error) 
 	return some, nil
 }
 
-func (a *app) printStations(stations []control.Station) error {
-	return a.answer(stations, func(w io.Writer) {
-		if len(stations) == 0 {
-			fmt.Fprintln(w, "no entries")
-			return
+func printStations(w io.Writer, stations []control.Station) {
+	if len(stations) == 0 {
+		fmt.Fprintln(w, "no entries")
+		return
+	}
+	rows := [][]string{{"MAC", "VLAN", "PORT", "AGE", "MOVES"}}
+	for _, s := range stations {
+		age := ago(s.AgeMS)
+		if s.Static {
+			age = "static"
 		}
-		rows := [][]string{{"MAC", "VLAN", "PORT", "AGE", "MOVES"}}
-		for _, s := range stations {
-			vlan, age := "", ago(s.AgeMS)
-			if s.VLAN != 0 {
-				vlan = strconv.Itoa(int(s.VLAN))
-			}
-			if s.Static {
-				age = "static"
-			}
-			rows = append(rows, []string{s.MAC, vlan, s.Port, age, strconv.FormatUint(s.Moves, 10)})
-		}
-		table(w, rows)
-	})
+		rows = append(rows, []string{s.MAC, known(int(s.VLAN)), s.Port, age, strconv.FormatUint(s.Moves, 10)})
+	}
+	table(w, rows)
 }

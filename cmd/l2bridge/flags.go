@@ -3,8 +3,6 @@
 package main
 
 import (
-	"io/fs"
-
 	"github.com/spf13/cobra"
 
 	"github.com/l2bridge/l2bridge/internal/config"
@@ -55,11 +53,12 @@ func (a *app) runConfig(cmd *cobra.Command) (config.Config, error) {
 	return config.Load(p, given)
 }
 
-// fileWanted refuses a config file that was named and is not there: its owner
-// did not mean the defaults.
-func (a *app) fileWanted(c config.Config) error {
-	if a.paths.File != "" && !c.FileExists {
-		return usageError{&fs.PathError{Op: "--config", Path: c.File, Err: fs.ErrNotExist}}
+// fileConfig is runConfig for commands that make no config file: one that was
+// named must be there, as its owner did not mean the defaults.
+func (a *app) fileConfig(cmd *cobra.Command) (config.Config, error) {
+	c, err := a.runConfig(cmd)
+	if err == nil && a.paths.File != "" && !c.FileExists {
+		err = usagef("--config %s: no such file (init and join make one)", c.File)
 	}
-	return nil
+	return c, err
 }

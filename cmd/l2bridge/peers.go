@@ -51,11 +51,3 @@ func printPeers(w io.Writer, peers []control.Peer) {
 	}
 	table(w, rows)
 }
-
-// known writes a number that is 0 until it is known.
-func known(n int) string {
-	if n == 0 {
-		return ""
-	}
-	return strconv.Itoa(n)
-}

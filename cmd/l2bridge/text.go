@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 )
@@ -94,4 +95,12 @@ func roundTrip(us int64) string {
 		return ""
 	}
 	return fmt.Sprintf("%.1fms", float64(us)/1000)
+}
+
+// known writes a number that is 0 when there is none.
+func known(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(n)
 }

@@ -16,11 +16,8 @@ says that TAP and socket stand. SIGINT and SIGTERM end it within 2 s.`,
   l2bridge up -n lab2 --mtu 1400 --peer site-b:4433`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := a.runConfig(cmd)
+			cfg, err := a.fileConfig(cmd)
 			if err != nil {
-				return err
-			}
-			if err := a.fileWanted(cfg); err != nil {
 				return err
 			}
 			return member(a.engine.Run(cmd.Context(), cfg, a.logger()))
