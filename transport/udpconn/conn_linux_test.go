@@ -97,13 +97,19 @@ func fillPattern(n int) []byte {
 	return b
 }
 
+// setDeadline makes a packet that does not come an error.
+func setDeadline(t *testing.T, c *udpconn.Conn) {
+	t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Error(err)
+	}
+}
+
 // readPackets reads until n packets are there.
 func readPackets(t *testing.T, c *udpconn.Conn, n int) (packets [][]byte, last ipv4.Message) {
 	t.Helper()
 	ms := newBatch(batchSize)
-	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
+	setDeadline(t, c)
 	for len(packets) < n {
 		got, err := c.ReadBatch(ms, 0)
 		if err != nil {

@@ -22,22 +22,28 @@ const (
 	// resumeBelow is where a held reader goes on: half, so that it hands up
 	// whole batches and sleeps seldom.
 	resumeBelow = creditLimit / 2
-	// firstCost is what a packet costs until the first measure, in datagrams;
-	// maxCost is where a reader that goes on has room for one packet.
-	firstCost = 8
-	maxCost   = creditLimit - resumeBelow
+	// maxCost bounds what a packet costs, in datagrams: a reader that goes on
+	// has room for one. A flow begins there and comes down as it measures.
+	maxCost = creditLimit - resumeBelow
 
-	// maxHold is the longest that one flow may hold the reader, and with it
-	// every other flow of the socket.
-	maxHold = 5 * time.Millisecond
-	// holdTick is how often a held reader looks by itself. Only packets that
-	// carry no datagram need it: nobody reports when these are done with.
+	// maxHold is the longest that a flow may hold the reader, sharedHold when
+	// other flows of the socket wait with it.
+	maxHold    = 50 * time.Millisecond
+	sharedHold = 5 * time.Millisecond
+	// stallTime is how long a connection may finish no packet, with its
+	// consumer waiting, until we take it that it has none and the count is
+	// wrong. A busy machine keeps a thread from running for 5 ms easily.
+	stallTime = 25 * time.Millisecond
+	// quietTime without a packet is enough for all before to be done with.
+	quietTime = 250 * time.Millisecond
+	// A flow whose hold ended by time twice within failureMemory goes without
+	// credit for openFactor times as long: its count cannot be had right, or
+	// its consumer hangs, and more holds would only slow the others.
+	failureMemory = 100 * time.Millisecond
+	openFactor    = 4
+	// holdTick is how often a held reader looks by itself: nobody tells when
+	// packets that carry no datagram are done with.
 	holdTick = 500 * time.Microsecond
-	// openAfterTimeout is how long a flow goes without credit after a hold
-	// that ended by time: that was a miscount, or a consumer that hangs, and
-	// either way waiting more helps nobody. Holds thus take 5 % of the time
-	// at worst.
-	openAfterTimeout = 100 * time.Millisecond
 )
 
 // Datagrams is what a [Flow] needs of a QUIC connection; *quic.Conn has it.
@@ -63,11 +69,13 @@ type Datagrams interface {
 //	datagrams received ----settled----|---received--->
 //	                     nothing left  | at most taken x cost - received
 //
-// The cost of a packet, in datagrams, is measured over the packets settled.
-// A wrong guess in between makes the reader wait until the consumer has
-// caught up, and then it is settled. What never settles (packets that quic-go
-// dropped, another connection from the same address) runs into maxHold, and
-// the count starts over.
+// The cost of a packet, in datagrams, is measured over the packets settled. A
+// guess in between that is too high makes the reader wait until the consumer
+// has caught up, and then all is settled. What never settles (packets that
+// quic-go dropped, another connection from the same address) shows in that
+// everything is settled but the connection gets no further: then the count
+// starts over. And no hold is longer than maxHold, so that no miscount stalls
+// a flow.
 type Flow struct {
 	conn   Datagrams
 	ctx    context.Context // a flowContext
@@ -85,13 +93,14 @@ type Flow struct {
 	closed atomic.Bool
 	wake   chan struct{} // ends a hold
 
-	timer     *time.Timer // reader, as the two below
+	timer     *time.Timer // reader, as the three below
 	lastTaken time.Time
+	failed    time.Time // when a hold last ended by time
 	openUntil time.Time
 
 	mu           sync.Mutex
-	settledTaken uint64
-	settledDone  uint64
+	settledTaken uint64 // packets
+	settledDone  uint64 // datagrams
 	offset       uint64 // taken - received, for packets both have counted; modulo 2^64
 	cost         uint64
 }
@@ -165,7 +174,8 @@ func (f *Flow) settle() {
 	if int64(position-f.settledTaken) <= 0 {
 		return
 	}
-	f.measureLocked(position-f.settledTaken, done-f.settledDone, f.cost/2)
+	// Quick to rise and slow to fall: packets of one flow are not alike.
+	f.measureLocked(position-f.settledTaken, done-f.settledDone, f.cost-(f.cost+7)/8)
 	f.settledTaken, f.settledDone = position, done
 	f.wakeLocked()
 }
@@ -210,17 +220,20 @@ func (f *Flow) room(now time.Time) int {
 	if f == nil || f.closed.Load() || now.Before(f.openUntil) {
 		return unlimited
 	}
-	if f.waiting.Load() && now.Sub(f.lastTaken) > maxHold {
+	if f.waiting.Load() && now.Sub(f.lastTaken) > quietTime {
 		// All is quiet: whatever the count says, nothing is outstanding.
 		f.startOver()
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	outstanding := f.outstandingLocked()
+	outstanding, cost := f.outstandingLocked(), f.cost
+	f.mu.Unlock()
+	if outstanding > resumeBelow {
+		f.pokeIfWaiting()
+	}
 	if outstanding >= creditLimit {
 		return 0
 	}
-	return int((creditLimit - outstanding) / f.cost)
+	return int((creditLimit - outstanding) / cost)
 }
 
 // take counts n packets as handed up.
@@ -232,23 +245,32 @@ func (f *Flow) take(n int, now time.Time) {
 	f.lastTaken = now
 }
 
-// hold blocks the reader until the flow has credit again, maxHold at most.
+// hold blocks the reader until the flow has credit again, or for the longest
+// time allowed.
 func (f *Flow) hold() {
 	f.flows.holds.Add(1)
 	f.parked.Store(true)
 	defer f.parked.Store(false)
-	for range maxHold / holdTick {
+	longest := maxHold
+	if f.flows.shared() {
+		longest = sharedHold
+	}
+	stalled, before := 0, uint64(0) // ticks at which the connection's count was still before
+	for range longest / holdTick {
+		received := f.conn.ConnectionStats().PacketsReceived
 		f.mu.Lock()
 		outstanding := f.outstandingLocked()
+		settled := f.settledTaken == received+f.offset
 		f.mu.Unlock()
 		if outstanding <= resumeBelow || f.closed.Load() {
 			return
 		}
-		if f.waiting.Load() {
-			// It may wait for nothing: the packets since it looked may have
-			// carried no datagram. Make it look again.
-			f.pokeConsumer()
+		if received != before || !settled {
+			stalled, before = 0, received
+		} else if stalled++; stalled > int(stallTime/holdTick) {
+			break
 		}
+		f.pokeIfWaiting()
 		f.timer.Reset(holdTick)
 		select {
 		case <-f.wake:
@@ -257,7 +279,20 @@ func (f *Flow) hold() {
 	}
 	f.flows.timeouts.Add(1)
 	f.startOver()
-	f.openUntil = time.Now().Add(openAfterTimeout)
+	now := time.Now()
+	if now.Sub(f.failed) < failureMemory {
+		f.openUntil = now.Add(openFactor * longest)
+	}
+	f.failed = now
+}
+
+// pokeIfWaiting makes a waiting consumer look again, and so settle. It may
+// wait for nothing: the packets since it last looked may have carried no
+// datagram.
+func (f *Flow) pokeIfWaiting() {
+	if f.waiting.Load() {
+		f.pokeConsumer()
+	}
 }
 
 func (f *Flow) pokeConsumer() {
@@ -294,6 +329,12 @@ func (t *flows) of(addr netip.AddrPort) *Flow {
 	return (*m)[addr]
 }
 
+// shared reports whether there is more than one flow.
+func (t *flows) shared() bool {
+	m := t.m.Load()
+	return m != nil && len(*m) > 1
+}
+
 func (t *flows) open(ctx context.Context, conn Datagrams) *Flow {
 	f := &Flow{
 		conn:  conn,
@@ -301,7 +342,7 @@ func (t *flows) open(ctx context.Context, conn Datagrams) *Flow {
 		poke:  make(chan struct{}, 1),
 		wake:  make(chan struct{}, 1),
 		timer: time.NewTimer(time.Hour),
-		cost:  firstCost,
+		cost:  maxCost,
 	}
 	f.ctx = flowContext{ctx, f}
 	f.timer.Stop()

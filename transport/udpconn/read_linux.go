@@ -27,8 +27,8 @@ type receiver struct {
 	addrs map[source]*net.UDPAddr
 	drops uint32 // the kernel's drop count when last seen; it wraps
 
-	filled, next int // messages in msgs, and the first not yet begun
-	now          time.Time
+	filled, next int       // messages in msgs, and the first not yet begun
+	now          time.Time // when the reader last came back from waiting
 
 	// The message that is being handed up.
 	rest    []byte // payload still to go
@@ -94,6 +94,7 @@ func (c *Conn) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
 			return n, nil
 		case held != nil:
 			held.hold()
+			c.rx.now = time.Now()
 		default:
 			if err := c.rx.fill(); err != nil {
 				// After an error quic-go looks at the messages all the same.
