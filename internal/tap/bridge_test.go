@@ -229,7 +229,7 @@ func TestCheck(t *testing.T) {
 			t.Errorf("remedies (-want +got):\n%s", diff)
 		}
 	}
-	check(nil, "l2bridge attach NIC --bridge br0")
+	check(nil, `ip link set NIC master br0 (first move the NIC's addresses to br0; README, "Put a NIC into the bridge")`)
 	ip(t, "link", "add", "veth0", "type", "veth", "peer", "veth1")
 	ip(t, "link", "set", "veth0", "master", "br0")
 	check([]string{"veth0"})

@@ -142,22 +142,27 @@ func (r *reader) take(n int, full bool) {
 	}
 	b := r.large
 	b.SetLen(n)
+	if r.vnet {
+		// DATA_VALID says that our kernel checked a checksum, which nobody else
+		// takes its word for. The rest may be a virtual machine's on the bridge,
+		// which the kernel hands on as it is.
+		h := b.Header()
+		h.Flags &= frame.VnetNeedsCsum
+		h, err := frame.CheckVnet(h, b.Bytes(), frame.MaxLen)
+		if err != nil {
+			r.drops[rxOffload].Add(1)
+			return
+		}
+		b.SetHeader(h)
+		if h.GSOType != frame.GSONone {
+			r.count.Superframes++
+		}
+	}
 	if n <= copyLimit {
 		b = frame.Get(n)
 		copy(b.Raw(), r.large.Raw())
 	} else {
 		r.large = nil
-	}
-	if r.vnet {
-		// DATA_VALID says that our kernel checked a checksum, which nobody else
-		// takes its word for. The header length is a hint that nobody trusts.
-		h := b.Header()
-		h.Flags &= frame.VnetNeedsCsum
-		h.HdrLen = 0
-		b.SetHeader(h)
-		if h.GSOType != frame.GSONone {
-			r.count.Superframes++
-		}
 	}
 	r.count.Frames++
 	r.count.Bytes += uint64(n)

@@ -34,6 +34,7 @@ type reason uint8
 const (
 	rxOverflow  reason = iota // read too slowly: the kernel's queue was full
 	rxMalformed               // shorter than an Ethernet header, or cut off
+	rxOffload                 // from the LAN, with an offload that does not fit the frame
 	txFull                    // EAGAIN, ENOBUFS, ENOMEM: the kernel has no room
 	txDown                    // EIO: the TAP is administratively down
 	txGone                    // EBADFD: the TAP was deleted, or closed by us
@@ -44,7 +45,7 @@ const (
 )
 
 var reasonNames = [reasons]string{
-	"tap_overflow", "tap_malformed", "tap_full", "tap_down", "tap_gone",
+	"tap_overflow", "tap_malformed", "tap_bad_offload", "tap_full", "tap_down", "tap_gone",
 	"tap_refused", "tap_offload", "tap_error",
 }
 

@@ -142,7 +142,7 @@ func (d *Device) Check() (ports []string, findings []Finding, err error) {
 		return nil, nil, err
 	}
 	if len(others) == 0 {
-		report("l2bridge attach NIC --bridge "+d.cfg.Bridge, "bridge %s: the TAP is its only port; no LAN is bridged, only this host", d.cfg.Bridge)
+		report("ip link set NIC master "+d.cfg.Bridge+" (first move the NIC's addresses to "+d.cfg.Bridge+"; README, \"Put a NIC into the bridge\")", "bridge %s: the TAP is its only port; no LAN is bridged, only this host", d.cfg.Bridge)
 	}
 	for _, port := range others {
 		ports = append(ports, port.Attrs().Name)
