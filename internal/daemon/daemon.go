@@ -47,18 +47,22 @@ func Init(_ context.Context, cfg config.Config, log *slog.Logger) error {
 }
 
 // Join enrols this site with a token and stores its membership. A site that is
-// a member of the token's network already is left as it is. It gives up after
-// timeout.
+// a member of the token's network already is left as it is, and so is any
+// member when text is "". It gives up after timeout.
 func Join(ctx context.Context, cfg config.Config, text string, timeout time.Duration, log *slog.Logger) error {
-	token, err := identity.ParseToken(text)
-	if err != nil {
-		return err
-	}
 	dir, err := identity.Open(cfg.StateDir)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
+	if text == "" {
+		_, err := dir.Load()
+		return err
+	}
+	token, err := identity.ParseToken(text)
+	if err != nil {
+		return err
+	}
 	switch m, err := dir.Load(); {
 	case err == nil && m.Network == token.Network:
 		return nil
