@@ -197,8 +197,7 @@ func (c *Conn) Stats() Stats {
 // transport on a read error (quic-go#2809), so these must not reach it; to
 // QUIC they are packets lost.
 //
-// EIO is one of them only for single packets, and EINVAL only after it was
-// tried without the pinned source: see WriteMsgUDP.
+// Some are tried once more before they count: see sendAgain and sendSingly.
 var transient = [...]syscall.Errno{
 	unix.EACCES, unix.EADDRNOTAVAIL, unix.ECONNREFUSED, unix.EHOSTDOWN,
 	unix.EHOSTUNREACH, unix.EINVAL, unix.EIO, unix.ENETDOWN, unix.ENETUNREACH,

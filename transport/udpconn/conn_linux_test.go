@@ -376,7 +376,14 @@ func TestWriteErrors(t *testing.T) {
 	cases := []testCase{
 		{name: "success", oob: pin4, errs: []syscall.Errno{0}, oobs: [][]byte{pin4}, sent: 1},
 		{name: "EMSGSIZE passes", errs: []syscall.Errno{unix.EMSGSIZE}, want: unix.EMSGSIZE, oobs: [][]byte{nil}},
-		{name: "EIO of a batch passes", oob: gso, errs: []syscall.Errno{unix.EIO}, want: unix.EIO, oobs: [][]byte{gso}},
+		{
+			name: "EIO of a batch", oob: join(pin4, gso), errs: []syscall.Errno{unix.EIO, 0, unix.ENOBUFS, 0},
+			counts: map[string]uint64{"ENOBUFS": 1}, oobs: [][]byte{join(pin4, gso), pin4, pin4, pin4}, sent: 2,
+		},
+		{
+			name: "EIO of a batch, then EMSGSIZE", oob: gso, errs: []syscall.Errno{unix.EIO, unix.EMSGSIZE},
+			want: unix.EMSGSIZE, oobs: [][]byte{gso, {}},
+		},
 		{name: "EBADF passes", errs: []syscall.Errno{unix.EBADF}, want: unix.EBADF, oobs: [][]byte{nil}},
 		{name: "EPERM once", errs: []syscall.Errno{unix.EPERM, 0}, oobs: [][]byte{nil, nil}, sent: 1},
 		{

@@ -107,7 +107,8 @@ type Flow struct {
 
 // Receive returns the connection's next datagram, which is the caller's. It
 // blocks until there is one, and returns the connection's error when it has
-// ended and ctx's when that is done. One goroutine at a time may call it.
+// ended and ctx's when that is done; either closes the flow. One goroutine at
+// a time may call it.
 func (f *Flow) Receive() ([]byte, error) {
 	for {
 		if a := f.conn.RemoteAddr(); a != f.remote {
@@ -119,6 +120,7 @@ func (f *Flow) Receive() ([]byte, error) {
 		p, err := f.conn.ReceiveDatagram(f.ctx)
 		f.waiting.Store(false)
 		if err != nil {
+			f.Close()
 			return nil, err
 		}
 		if p == nil { // poked
@@ -135,7 +137,7 @@ func (f *Flow) Receive() ([]byte, error) {
 }
 
 // Close gives the credit up: the reader is no longer held for this flow. It
-// does not close the connection, nor end a Receive.
+// does not close the connection, nor end a Receive. It may be called again.
 func (f *Flow) Close() {
 	f.stop()
 	f.closed.Store(true)

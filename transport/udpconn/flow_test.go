@@ -239,6 +239,9 @@ func TestFlowNeverStalls(t *testing.T) {
 				}
 				cancel()
 				group.Wait()
+				if !tt.hangs && table.Of(netip.MustParseAddrPort(peer)) != nil {
+					t.Error("still registered after Receive has ended")
+				}
 			})
 		})
 	}

@@ -33,8 +33,6 @@ func (t *txCounters) into(s *Stats) {
 // and b reported as sent; returned are only
 //
 //   - EMSGSIZE, from which quic-go's path MTU discovery learns,
-//   - EIO for a batch, upon which quic-go sends b packet by packet and does
-//     without batches from then on (no checksum offload in the driver),
 //   - what no later send could mend, net.ErrClosed above all.
 func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
 	// By value, and IPv4 as such: that way package net allocates nothing.
@@ -47,7 +45,13 @@ func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err e
 	}
 	if err != nil {
 		var errno syscall.Errno
-		if !errors.As(err, &errno) || errno == unix.EIO && segment > 0 || !c.tx.errors.swallow(errno) {
+		switch {
+		case errors.As(err, &errno) && errno == unix.EIO && segment > 0:
+			err = c.sendSingly(b, oob, addr, segment)
+		case errno != 0 && c.tx.errors.swallow(errno):
+			err = nil
+		}
+		if err != nil {
 			return 0, 0, err
 		}
 		return len(b), len(oob), nil
@@ -74,13 +78,31 @@ func (c *Conn) sendAgain(err error, b, oob []byte, to netip.AddrPort, pinned boo
 		// The address that the connection began on may be gone: Linux says
 		// EINVAL for IPv6 (ip6_datagram_send_ctl) and ENETUNREACH for IPv4.
 		// The routes may still have another; QUIC validates the new path.
-		if _, _, retry := c.send(b, withoutPktinfo(oob), to); retry != nil {
+		if _, _, retry := c.send(b, without(oob, isPktinfo), to); retry != nil {
 			return err
 		}
 		c.tx.unpinned.Add(1)
 		return nil
 	}
 	return err
+}
+
+// sendSingly sends a batch packet by packet, for a driver without checksum
+// offload (udp_send_skb in net/ipv4/udp.c gives EIO). quic-go could do that as
+// well, but it would remember in a field that two of its goroutines share
+// without a lock (sconn.gotGSOError).
+func (c *Conn) sendSingly(b, oob []byte, addr *net.UDPAddr, segment int) error {
+	oob = without(oob, func(level, kind int32) bool {
+		return level == unix.IPPROTO_UDP && kind == unix.UDP_SEGMENT
+	})
+	for len(b) > 0 {
+		n := min(segment, len(b))
+		if _, _, err := c.WriteMsgUDP(b[:n], oob, addr); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
 }
 
 // scanControl returns the segment size of a batch, 0 for a single packet, and
@@ -102,15 +124,15 @@ func scanControl(oob []byte) (segment int, pinned bool) {
 	return segment, pinned
 }
 
-// withoutPktinfo returns a copy of oob that leaves the source to the routes.
-func withoutPktinfo(oob []byte) []byte {
+// without returns a copy of oob that lacks the control messages of a kind.
+func without(oob []byte, kindOf func(level, kind int32) bool) []byte {
 	kept := make([]byte, 0, len(oob))
 	for len(oob) > 0 {
 		level, kind, _, whole, rest, ok := nextControl(oob)
 		if !ok {
 			break
 		}
-		if !isPktinfo(level, kind) {
+		if !kindOf(level, kind) {
 			kept = append(kept, whole...)
 		}
 		oob = rest
