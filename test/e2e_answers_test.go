@@ -155,7 +155,8 @@ func TestRefusals(t *testing.T) {
 	refused(s.B, 4, "invite")
 	refused(third, 4, append([]string{"join", token, "--site", "third"}, bare("--listen", "[::]:4434")...)...)
 	refused(third, 4, append([]string{"join", "--peer", s.A.Addr4 + ":4433", "--site", "third"}, bare("--listen", "[::]:4434")...)...)
-	refused(third, 2, "join", "l2b1_nonsense")
+	refused(third, 2, "join", "nonsense")
+	refused(third, 1, append([]string{"join", token[:len(token)-1]}, bare("--listen", "[::]:4434")...)...)
 	refused(third, 2, "status", "--no-such-flag")
 
 	// Joining again with the same token is just running.

@@ -118,11 +118,13 @@ func TestSecondInstance(t *testing.T) {
 		taken.Init(bare()...)
 		wantTaken(t, taken, "4433", upA.PID())
 	})
-	t.Run("taken TAP", func(t *testing.T) {
-		taken := s.A.Instance("lab4")
-		taken.Init(bare("--tap", defaultTAP, "--listen", "[::]:4435")...)
-		wantTaken(t, taken, defaultTAP, upA.PID())
-	})
+	for i, bridge := range []string{lab.BridgeName, ""} {
+		t.Run(fmt.Sprintf("taken TAP, bridge %q", bridge), func(t *testing.T) {
+			taken := s.A.Instance(fmt.Sprint("lab4-", i))
+			taken.Init("--tap", defaultTAP, "--listen", "[::]:4435", "--bridge", bridge)
+			wantTaken(t, taken, defaultTAP, upA.PID())
+		})
+	}
 }
 
 // wantTaken has a site fail to start over something that another process owns,

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -52,6 +53,8 @@ func Binary(t testing.TB) string {
 // Main runs a package's tests and removes what Binary built. Call it from
 // TestMain; it does not return.
 func Main(m *testing.M) {
+	// Else each command built with the race detector sleeps a second at its end.
+	os.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0"))
 	status := m.Run()
 	if built.dir != "" {
 		os.RemoveAll(built.dir)
