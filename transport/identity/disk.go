@@ -41,10 +41,13 @@ type file interface {
 // maxFile bounds what is read of a state file: a full ledger has 1.5 MB.
 const maxFile = 4 << 20
 
+// newSuffix marks a file that replace has not finished.
+const newSuffix = ".new"
+
 // replace gives name the content data, or leaves it as it was: whenever the
 // power goes, the next start finds all of the old or all of the new.
 func replace(fs files, name string, data []byte) error {
-	temp := name + ".new"
+	temp := name + newSuffix
 	f, err := fs.create(temp)
 	if err != nil {
 		return err
