@@ -14,6 +14,9 @@ import (
 	"github.com/l2bridge/l2bridge/internal/frame"
 )
 
+// receiveBuffer is what the socket asks for, as the kernel accounts it: double.
+const receiveBuffer = 8 << 20
+
 // backend answers commands for a running site.
 type backend struct{ s *site }
 
@@ -30,6 +33,9 @@ func (b backend) Status() control.Status {
 	if dev == nil {
 		st.Hints = append(st.Hints, fmt.Sprintf("TAP %s is lost; it is being opened again (see the log for what is in the way)", s.cfg.TAP))
 		return st
+	}
+	if got := s.conn.Stats().ReceiveBufferBytes; got < receiveBuffer {
+		st.Hints = append(st.Hints, fmt.Sprintf("the UDP socket has a receive buffer of %d bytes, bursts may be lost: sysctl -w net.core.rmem_max=%d", got, receiveBuffer/2))
 	}
 	st.MTU = dev.MTU()
 	ports, findings, err := dev.Check()

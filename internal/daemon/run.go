@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -90,6 +91,9 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	if err := loadStatics(dir, s.sw); err != nil {
 		return err
 	}
+	// That the socket did not get its buffers is a hint in `status`; quic-go
+	// would print a line of its own.
+	os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
 	if s.conn, err = udpconn.Listen(cfg.Listen, udpconn.Options{}); err != nil {
 		return err
 	}
