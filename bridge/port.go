@@ -13,7 +13,9 @@ type Port interface {
 	// Send passes frames out. It may be called from several goroutines at
 	// once, keeps the order of frames that one goroutine sends, and never
 	// blocks: what finds the queue full is dropped and counted by the port.
-	// Frames are borrowed; a port that keeps one retains it.
+	// Frames are borrowed and shared with other ports: a port that keeps one
+	// retains it, and none changes one. A batch that was on its way when the
+	// port was detached may still be sent after Run has returned.
 	Send(frames []*frame.Buf)
 
 	// Run calls deliver with each batch that comes in, until ctx ends or the

@@ -10,16 +10,16 @@ type Reason uint8
 
 // The reasons, named as in `l2bridge drops`.
 const (
-	Malformed  Reason = iota // shorter than an Ethernet header
-	BadSource                // the source is a group address or zero
-	OwnSource                // a peer sent a frame with our TAP's address as its source
-	Reserved                 // 802.1Q reserved address that forward_reserved does not let through
-	PVST                     // Cisco per-VLAN spanning tree
-	OwnOuter                 // the tunnel's own packet
-	Static                   // the source is bound to another port by a static entry
-	SamePort                 // the destination is behind the port that the frame came from
-	SplitLine                // from a peer, for a station behind another peer
-	NoPort                   // nowhere to flood to
+	Malformed    Reason = iota // shorter than an Ethernet header, or than its tag
+	BadSource                  // the source is a group address or zero
+	OwnSource                  // a peer sent a frame with our TAP's address as its source
+	Reserved                   // 802.1Q reserved address that forward_reserved does not let through
+	PVST                       // Cisco per-VLAN spanning tree
+	OwnOuter                   // the tunnel's own packet
+	Static                     // the source is bound to another port by a static entry
+	SamePort                   // the destination is behind the port that the frame came from
+	SplitHorizon               // from a peer, for a station behind another peer
+	NoPort                     // nowhere to flood to
 	reasons
 )
 
@@ -37,5 +37,5 @@ type drops [reasons]atomic.Uint64
 type Drop struct {
 	Reason string
 	Port   string // where the frames came in
-	Count  uint64
+	Count  uint64 // of frames; a superframe counts for each of its segments
 }

@@ -3,6 +3,7 @@
 package bridge
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,7 +26,8 @@ type Station struct {
 }
 
 // Stations returns the MAC table, ordered by VLAN and address. A static entry
-// whose port is not attached is listed too.
+// that waits for its port to be attached, or to have room, is listed too,
+// unless its station is known elsewhere meanwhile.
 func (s *Switch) Stations() []Station {
 	s.mu.Lock()
 	pending := maps.Clone(s.statics)
@@ -36,28 +38,20 @@ func (s *Switch) Stations() []Station {
 		if int(e.Port) >= len(set.byID) || set.byID[e.Port] == nil {
 			continue
 		}
-		if e.Static {
-			delete(pending, e.Station)
-		}
+		delete(pending, e.Station)
 		all = append(all, Station{e.Station, set.byID[e.Port].name, e.Age, e.Static, e.Moves})
 	}
 	for station, name := range pending {
 		all = append(all, Station{Station: station, Port: name, Static: true})
 	}
-	slices.SortFunc(all, func(a, b Station) int {
-		switch {
-		case a.Station < b.Station:
-			return -1
-		case a.Station > b.Station:
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(all, func(a, b Station) int { return cmp.Compare(a.Station, b.Station) })
 	return all
 }
 
 // AddStatic binds a station to the port of that name, now and whenever a port
-// of that name is attached. The port need not be attached.
+// of that name is attached. The port need not be attached: until it is, the
+// station may be learned elsewhere. What was known of the station before gives
+// way; on an error nothing changes.
 func (s *Switch) AddStatic(station frame.Station, port string) error {
 	if station.IsGroup() || station.IsZero() {
 		return fmt.Errorf("static entry %s: a group or zero address is not a station", station)
@@ -67,13 +61,10 @@ func (s *Switch) AddStatic(station frame.Station, port string) error {
 	if _, ok := s.statics[station]; !ok && len(s.statics) >= MaxStatics {
 		return fmt.Errorf("static entry %s: the limit of %d static entries is reached; delete one first", station, MaxStatics)
 	}
-	s.cfg.Table.Delete(station)
-	for _, p := range s.ports.Load().all {
-		if p.name == port {
-			if err := s.cfg.Table.AddStatic(station, p.id); err != nil {
-				return fmt.Errorf("static entry %s: %w", station, err)
-			}
-		}
+	if p := s.find(port); p == nil {
+		s.cfg.Table.Delete(station)
+	} else if err := s.cfg.Table.AddStatic(station, p.id); err != nil {
+		return fmt.Errorf("static entry at %s: %w", port, err)
 	}
 	s.statics[station] = port
 	return nil
@@ -101,20 +92,18 @@ func (s *Switch) Flush(port string) (int, error) {
 	if port == "" {
 		return s.cfg.Table.Flush(0), nil
 	}
-	for _, p := range s.ports.Load().all {
-		if p.name == port {
-			return s.cfg.Table.Flush(p.id), nil
-		}
+	p := s.find(port)
+	if p == nil {
+		return 0, fmt.Errorf("flush: no port %q (want one of: %s)", port, strings.Join(s.portNames(), ", "))
 	}
-	return 0, fmt.Errorf("flush: no port %q (want one of: %s)", port, strings.Join(s.portNames(), ", "))
+	return s.cfg.Table.Flush(p.id), nil
 }
 
-// Count returns how many stations are behind the port of that name.
+// Count returns how many stations are behind the port of that name, 0 when
+// there is no such port.
 func (s *Switch) Count(port string) int {
-	for _, p := range s.ports.Load().all {
-		if p.name == port {
-			return s.cfg.Table.Count(p.id)
-		}
+	if p := s.find(port); p != nil {
+		return s.cfg.Table.Count(p.id)
 	}
 	return 0
 }
@@ -144,6 +133,16 @@ func (s *Switch) Drops() []Drop {
 	return all
 }
 
+// find returns the attached port of that name, or nil.
+func (s *Switch) find(name string) *port {
+	for _, p := range s.ports.Load().all {
+		if p.name == name {
+			return p
+		}
+	}
+	return nil
+}
+
 func (s *Switch) portNames() []string {
 	var names []string
 	for _, p := range s.ports.Load().all {
@@ -151,4 +150,3 @@ func (s *Switch) portNames() []string {
 	}
 	return names
 }
-

@@ -8,7 +8,9 @@ package bridge
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -28,7 +30,7 @@ type Config struct {
 
 	// ForwardReserved lets frames to 01-80-C2-00-00-0X cross when bit X is set,
 	// in the numbering of Linux's group_fwd_mask. Bit 0 (spanning tree) lets
-	// PVST cross as well.
+	// PVST cross as well. Bit 1 has no effect: PAUSE never crosses.
 	ForwardReserved uint16
 }
 
@@ -92,16 +94,14 @@ func (s *Switch) attach(p Port, group Group, quota int) (*port, error) {
 	name := p.String()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := s.ports.Load()
-	for _, q := range old.all {
-		if q.name == name {
-			return nil, fmt.Errorf("attach port %q: a port of that name is attached", name)
-		}
+	if s.find(name) != nil {
+		return nil, fmt.Errorf("attach port %q: a port of that name is attached", name)
 	}
 	id, _, err := s.cfg.Table.Attach(quota)
 	if err != nil {
 		return nil, fmt.Errorf("attach port %q: %w", name, err)
 	}
+	old := s.ports.Load()
 	in := &port{Port: p, name: name, id: id, group: group, drops: s.dropsLocked(name)}
 	set := &portSet{byID: slices.Clone(old.byID), all: append(slices.Clone(old.all), in)}
 	for len(set.byID) <= int(id) {
@@ -109,10 +109,10 @@ func (s *Switch) attach(p Port, group Group, quota int) (*port, error) {
 	}
 	set.byID[id] = in
 	s.ports.Store(set)
-	for station, at := range s.statics {
-		if at == name {
-			// A full port leaves the entry out; it stays in the list of
-			// static entries, and the station is flooded to.
+	for _, station := range slices.Sorted(maps.Keys(s.statics)) {
+		if s.statics[station] == name {
+			// What a full port has no room for stays in the list of static
+			// entries, and the station is flooded to.
 			_ = s.cfg.Table.AddStatic(station, id)
 		}
 	}
@@ -160,7 +160,7 @@ func (s *Switch) input(in *port, frames []*frame.Buf) {
 	// Frames that go the same way one after the other go in one Send.
 	start, way := 0, toNone
 	for i, b := range frames {
-		w := s.route(set, now, in, b.Bytes())
+		w := s.route(set, now, in, b)
 		if w != way {
 			s.send(set, in, way, frames[start:i])
 			start, way = i, w
@@ -171,28 +171,29 @@ func (s *Switch) input(in *port, frames []*frame.Buf) {
 
 // route decides about one frame: validate, learn its source, look its
 // destination up (the order of net/bridge/br_input.c).
-func (s *Switch) route(set *portSet, now fdb.Tick, in *port, f []byte) int {
-	if len(f) < frame.HeaderLen {
-		return in.drop(Malformed)
+func (s *Switch) route(set *portSet, now fdb.Tick, in *port, b *frame.Buf) int {
+	f := b.Bytes()
+	if !hasHeader(f) {
+		return in.drop(Malformed, b)
 	}
 	dst, src := frame.Stations(f)
 	if src.IsGroup() || src.IsZero() {
-		return in.drop(BadSource)
+		return in.drop(BadSource, b)
 	}
 	if dst.IsGroup() {
 		if r, ok := s.barred(dst); ok {
-			return in.drop(r)
+			return in.drop(r, b)
 		}
 	}
 	if in.group == Local && s.cfg.Outer.Match(f) {
-		return in.drop(OwnOuter)
+		return in.drop(OwnOuter, b)
 	}
 	if src.Address() == s.own.Load() {
 		if in.group != Local {
-			return in.drop(OwnSource)
+			return in.drop(OwnSource, b)
 		}
 	} else if s.cfg.Table.Learn(now, src, in.id) == fdb.Static {
-		return in.drop(Static)
+		return in.drop(Static, b)
 	}
 	if dst.IsGroup() {
 		return toFlood
@@ -203,31 +204,53 @@ func (s *Switch) route(set *portSet, now fdb.Tick, in *port, f []byte) int {
 	}
 	switch out := set.byID[id]; {
 	case out == in:
-		return in.drop(SamePort)
+		return in.drop(SamePort, b)
 	case !in.reaches(out):
-		return in.drop(SplitLine)
+		return in.drop(SplitHorizon, b)
 	}
 	return int(id)
+}
+
+// hasHeader reports whether f holds a whole Ethernet header and, if it says that
+// it is tagged, the tag: without one nobody knows its VLAN, and Linux drops it
+// too (net/core/skbuff.c, skb_vlan_untag).
+func hasHeader(f []byte) bool {
+	if len(f) >= frame.HeaderLen+frame.TagLen {
+		return true
+	}
+	if len(f) < frame.HeaderLen {
+		return false
+	}
+	t := binary.BigEndian.Uint16(f[12:])
+	return t != frame.TypeVLAN && t != frame.TypeQinQ
 }
 
 // barred reports whether frames to a group address do not cross, and why.
 func (s *Switch) barred(dst frame.Station) (Reason, bool) {
 	const (
-		reserved = 0x0180c2000000 // ..0F, IEEE 802.1Q table 8-1
+		reserved = 0x0180c2000000 // ..0F, IEEE 802.1Q-2022, table 8-1
 		pvst     = 0x01000ccccccd // Cisco shared spanning tree
 		stp      = 1 << 0
+		pause    = 1 << 1 // ends at the next station, IEEE 802.3-2022, annex 31B
 	)
+	mask := s.cfg.ForwardReserved &^ pause
 	switch a := dst.Address(); {
-	case a&^0xf == reserved && s.cfg.ForwardReserved&(1<<(a&0xf)) == 0:
+	case a&^0xf == reserved && mask&(1<<(a&0xf)) == 0:
 		return Reserved, true
-	case a == pvst && s.cfg.ForwardReserved&stp == 0:
+	case a == pvst && mask&stp == 0:
 		return PVST, true
 	}
 	return 0, false
 }
 
-func (p *port) drop(r Reason) int {
-	p.drops[r].Add(1)
+// drop counts frames that go nowhere, as many as the LAN would have seen: a
+// superframe for each of its segments.
+func (p *port) drop(r Reason, frames ...*frame.Buf) int {
+	n := 0
+	for _, b := range frames {
+		n += frame.Segments(b.Header(), b.Bytes())
+	}
+	p.drops[r].Add(uint64(n))
 	return toNone
 }
 
@@ -247,7 +270,7 @@ func (s *Switch) send(set *portSet, in *port, way int, frames []*frame.Buf) {
 			}
 		}
 		if !flooded {
-			in.drops[NoPort].Add(uint64(len(frames)))
+			in.drop(NoPort, frames...)
 		}
 	default:
 		set.byID[way].Send(frames)

@@ -39,7 +39,10 @@ func (o *Outer) Set(ports []uint16, peers []netip.AddrPort) {
 }
 
 // Match reports whether the frame f, at least frame.HeaderLen long, is one of
-// the tunnel's own packets.
+// the tunnel's own packets, tagged or not, a USO superframe included. Fragments
+// and IPv6 extension headers need no looking through: our sockets forbid the
+// former (quic-go sets IP_PMTUDISC_PROBE) and use none of the latter. ICMP
+// errors that quote our packets are not ours: they pass.
 func (o *Outer) Match(f []byte) bool {
 	set := o.set.Load()
 	if set == nil {
