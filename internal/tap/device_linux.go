@@ -109,7 +109,8 @@ func open(cfg Config, k kernel) (_ *Device, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.lookUpTAP(bridge); err != nil {
+	master, err := d.lookUpTAP()
+	if err != nil {
 		return nil, err
 	}
 	if d.mtu, err = d.chooseMTU(bridge); err != nil {
@@ -124,32 +125,34 @@ func open(cfg Config, k kernel) (_ *Device, err error) {
 	if d.stream, err = newStream(cfg.Name, os.NewFile(uintptr(fd), tunPath), features.VnetHeader); err != nil {
 		return nil, err
 	}
+	// Only now is it known that nobody uses the TAP: one that is in use says
+	// so, whatever bridge it is in.
+	if master != 0 && (bridge == nil || master != bridge.Attrs().Index) {
+		return nil, fmt.Errorf("tap %s: it is a port of another bridge (link %d); a TAP has one: "+
+			"run \"ip link set %s nomaster\", or choose another with --tap", cfg.Name, master, cfg.Name)
+	}
 	if err := d.setUp(); err != nil {
 		return nil, err
 	}
 	return d, nil
 }
 
-// lookUpTAP refuses a device of the TAP's name that is not a free TAP, or that
-// somebody else put in another bridge.
-func (d *Device) lookUpTAP(bridge netlink.Link) error {
+// lookUpTAP refuses a device of the TAP's name that is no TAP. It returns the
+// index of the bridge that a TAP of that name is in, 0 for none.
+func (d *Device) lookUpTAP() (master int, err error) {
 	link, err := d.links.LinkByName(d.cfg.Name)
 	if isNotFound(err) {
-		return nil
+		return 0, nil
 	}
 	if err != nil {
-		return fmt.Errorf("tap %s: %w", d.cfg.Name, err)
+		return 0, fmt.Errorf("tap %s: %w", d.cfg.Name, err)
 	}
 	if t, ok := link.(*netlink.Tuntap); !ok || t.Mode != netlink.TUNTAP_MODE_TAP {
-		return fmt.Errorf("tap %s: there is a device of that name which is no TAP but of type %s; choose another with --tap",
+		return 0, fmt.Errorf("tap %s: there is a device of that name which is no TAP but of type %s; choose another with --tap",
 			d.cfg.Name, link.Type())
 	}
-	if m := link.Attrs().MasterIndex; m != 0 && (bridge == nil || m != bridge.Attrs().Index) {
-		return fmt.Errorf("tap %s: it is a port of another bridge (link %d); a TAP has one: "+
-			"run \"ip link set %s nomaster\", or choose another with --tap", d.cfg.Name, m, d.cfg.Name)
-	}
 	d.found = true
-	return nil
+	return link.Attrs().MasterIndex, nil
 }
 
 // setUp gives the new TAP its settings and its place, and brings it up last so
