@@ -39,6 +39,9 @@ func (s *Switch) Stations() []Station {
 			continue
 		}
 		delete(pending, e.Station)
+		if e.Static {
+			e.Age = 0 // the table has the time of AddStatic
+		}
 		all = append(all, Station{e.Station, set.byID[e.Port].name, e.Age, e.Static, e.Moves})
 	}
 	for station, name := range pending {
