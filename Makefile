@@ -37,7 +37,8 @@ build: ## bin/l2bridge
 .PHONY: test
 test: root need vet cross ## everything there is to test; needs root, installs what it lacks on Debian
 	{ $(GO) test -json -race -shuffle=on $$($(GO) list ./... | grep -v /test$$) || true; \
-	  $(GO) test -json -race -timeout 20m ./test || true; } | $(TALLY)
+	  $(GO) test -json -race -timeout 20m ./test || true; \
+	  test/fuzz.sh $(FUZZTIME) -json || true; } | $(TALLY)
 
 .PHONY: check
 check: vet ## what needs no root: format, vet, unit tests with the race detector
@@ -53,10 +54,7 @@ e2e: root need ## end-to-end tests, as users run it, without the race detector; 
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (20s)
-	@grep -rHoE '^func Fuzz[A-Za-z0-9_]+' --include='*_test.go' . | while IFS=: read -r file name; do \
-		echo "$${file%/*} $${name#func }"; \
-		$(GO) test "$${file%/*}" -run='^$$' -fuzz="^$${name#func }$$" -fuzztime=$(FUZZTIME); \
-	done
+	test/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
 bench: ## benchmarks
@@ -121,4 +119,4 @@ root:
 
 .PHONY: need
 need:
-	@test/need.sh ip:iproute2 ping:iputils-ping iperf3:iperf3 dnsmasq:dnsmasq-base udhcpc:udhcpc gcc:gcc gcc:libc6-dev
+	@test/need.sh ip:iproute2 ping:iputils-ping iperf3:iperf3 dnsmasq:dnsmasq-base udhcpc:udhcpc radvd:radvd tcpdump:tcpdump nft:nftables gcc:gcc gcc:libc6-dev
