@@ -61,7 +61,7 @@ func (g *generator) attack() [][]byte {
 	attacks := []func() [][]byte{
 		g.attackNoise, g.attackHeartbeat, g.attackBody, g.attackObjectBounds, g.attackTotal,
 		g.attackOverlap, g.attackRuns, g.attackFlags, g.attackID, g.attackHead,
-		g.attackOffload, g.attackMTU,
+		g.attackOffload, g.attackSegments, g.attackChecksum, g.attackMTU,
 	}
 	return attacks[g.rng.IntN(len(attacks))]()
 }
@@ -256,40 +256,106 @@ func (g *generator) attackOffload() [][]byte {
 func (g *generator) wrongSuperframe() Object {
 	o := g.smallSuperframe()
 	v := parseVNET(o.Header)
-	headers, _ := v.check(o.Frame)
+	headers, _ := v.superframe(o.Frame)
 	_, tags := etherType(o.Frame)
-	switch g.rng.IntN(11) {
+	ip := minFrame + tags
+	switch g.rng.IntN(14) {
 	case 0:
 		v.flags = byte(g.pick(0, 1, 2, 3, 0x80))
 	case 1:
 		v.gsoType = byte(g.pick(0, 1, 2, 3, 4, 5, 6, 0x80, 0x81, 0x84, 0x85))
 	case 2:
-		v.gsoSize = g.pick(0, 1, 0xffff)
+		v.gsoSize = g.pick(0, 1, 0xffff, len(o.Frame)-headers-1, len(o.Frame)-headers)
 	case 3:
-		v.csumStart = g.pick(0, 13, 14, v.csumStart-1, g.near(len(o.Frame)-v.csumOffset-2), 0xffff)
+		v.csumStart = g.pick(0, 13, 14, v.csumStart-1, v.csumStart+1, g.near(len(o.Frame)-v.csumOffset-2), 0xffff)
 	case 4:
 		v.csumOffset = g.pick(0, checksumInTCP, checksumInUDP, v.csumOffset+1, 0xffff)
 	case 5: // cut around the end of the headers
 		o.Frame = o.Frame[:min(len(o.Frame), g.near(headers))]
+		writeLengths(o.Frame)
 	case 6: // cut anywhere in them
 		o.Frame = o.Frame[:minFrame+g.rng.IntN(headers-minFrame)]
+		writeLengths(o.Frame)
 	case 7: // EtherType, of a tag or behind
 		binary.BigEndian.PutUint16(o.Frame[12+g.pick(0, tags):], uint16(g.pick(0x0800, 0x86dd, 0x8100, 0x88a8, 0x9100, 0x0806)))
 	case 8: // version and length of the IP header
-		o.Frame[minFrame+tags] = byte(g.pick(0x40, 0x44, 0x45, 0x46, 0x4f, 0x60, 0x65))
+		o.Frame[ip] = byte(g.pick(0x40, 0x44, 0x45, 0x46, 0x4f, 0x60, 0x65))
 	case 9: // its protocol fields and what is beside them
-		o.Frame[minFrame+tags+g.pick(6, 7, 9)] = byte(g.pick(0, 6, 17, 41))
+		o.Frame[ip+g.pick(6, 7, 9)] = byte(g.pick(0, 1, 6, 17, 0x20, 41, 43, 44, 50, 59, 60, 132))
 	case 10: // length of the TCP header, where it is one
 		if i := v.csumStart + 12; i < len(o.Frame) {
 			o.Frame[i] = byte(g.pick(0x00, 0x40, 0x50, 0x60, 0xf0))
 		}
+	case 11: // a byte of the extension headers, or of the options
+		if n := v.csumStart - ip - minIPv4; n > 0 {
+			o.Frame[v.csumStart-1-g.rng.IntN(n)] = byte(g.pick(0, 1, 6, 17, 43, 44, 60, 0xff))
+		}
+	case 12: // the lengths in the headers of IP and UDP
+		at := ip + g.pick(2, 4)
+		if g.one(3) {
+			at = v.csumStart + 4
+		}
+		binary.BigEndian.PutUint16(o.Frame[at:], uint16(g.near(u16(o.Frame[at:]))))
+	case 13: // padded, or cut, behind what the headers say
+		if g.one(2) {
+			o.Frame = append(o.Frame, g.fill(1+g.rng.IntN(20))...)
+		} else {
+			o.Frame = o.Frame[:len(o.Frame)-1]
+		}
 	}
-	// A checksum far ahead does not hide what is wrong behind it.
-	if g.one(2) {
-		v.csumStart = minFrame
+	// The same wrong in a frame that asks for its checksum only.
+	if g.one(3) {
+		v.gsoType = gsoNone
 	}
 	o.Header = v.bytes()
 	return o
+}
+
+// attackSegments is superframes of about as many segments as a receiver takes,
+// or of one.
+func (g *generator) attackSegments() [][]byte {
+	var out [][]byte
+	for range 4 {
+		o := g.superframe()
+		v := parseVNET(o.Header)
+		headers, _ := v.superframe(o.Frame)
+		payload := len(o.Frame) - headers
+		v.gsoSize = g.near(payload / g.pick(1, 1, 2, maxSegmentsUDP, maxSegmentsTCP))
+		o.Header = v.bytes()
+		out = append(out, g.Datagrams([]Object{o})...)
+	}
+	return out
+}
+
+// attackChecksum is small frames of random protocols that ask for a checksum
+// about the first and the last place where it may be.
+func (g *generator) attackChecksum() [][]byte {
+	var out [][]byte
+	for range 8 {
+		o := Object{Flags: VNET, Frame: g.ethernet(g.rng.IntN(4), g.pick(etherTypeIPv4, etherTypeIPv6, 0x88b5))}
+		_, tags := etherType(o.Frame)
+		ip := minFrame + tags
+		o.Frame = append(o.Frame, g.fill(41+g.rng.IntN(60))...)
+		o.Frame[ip] = byte(g.pick(0x45, 0x46, 0x60))
+		o.Frame[ip+6] = byte(g.pick(0, 6, 17, 43, 60, 132))
+		o.Frame[ip+7] = byte(g.pick(0, 0, 0, 1))
+		o.Frame[ip+9] = byte(g.pick(1, 6, 17, 132))
+		o.Frame[ip+40] = byte(g.pick(6, 17, 0, 43, 44, 60, 132))
+		if ip+41 < len(o.Frame) {
+			o.Frame[ip+41] = byte(g.pick(0, 0, 1, 4))
+		}
+		_, _, at, ok := transport(o.Frame)
+		if !ok {
+			at = ip + 20
+		}
+		v := vnet{flags: needsCSUM, csumStart: g.near(at), csumOffset: g.pick(6, 16)}
+		if g.one(2) {
+			v.csumOffset = g.near(max(0, len(o.Frame)-v.csumStart-2))
+		}
+		o.Header = v.bytes()
+		out = append(out, g.datagram(AppendWhole(nil, o)))
+	}
+	return out
 }
 
 // attackMTU is frames with up to three tags, and superframes, about the limit
@@ -304,9 +370,9 @@ func (g *generator) attackMTU() [][]byte {
 	}
 	super := g.smallSuperframe()
 	v := parseVNET(super.Header)
-	headers, _ := v.check(super.Frame)
+	headers, _ := v.superframe(super.Frame)
 	_, tagBytes := etherType(super.Frame)
-	v.gsoSize = g.near(minFrame + tagBytes + GenerateMTU - headers)
+	v.gsoSize = max(1, g.near(minFrame+tagBytes+GenerateMTU-headers))
 	super.Header = v.bytes()
 	return [][]byte{g.datagram(AppendWhole(nil, o), AppendWhole(nil, super))}
 }

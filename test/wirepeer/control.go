@@ -16,32 +16,30 @@ const (
 	CSUM   Features = 1 << iota // frames whose checksum is still to be done
 	TSO                         // superframes of TCP; implies CSUM
 	USO                         // superframes of UDP; implies CSUM
-	RELAY                       // forwards relayed frames
+	RELAY                       // forwards relayed objects
 	STRIPE                      // puts striped objects back in order
+	VIA                         // takes objects that a relay has forwarded
 )
 
 // The types of control messages, and sizes in bytes (§2).
 const (
 	typeHello    = 1
-	typeGoodbye  = 2
 	typeProbeAck = 3
 
 	messageHeader = 3 // type u8, length u16
 	maxBody       = 16384
 
 	helloBytes    = 56
-	goodbyeBytes  = 1 // the text may be empty
 	probeAckBytes = 9
 
 	maxConnectionID = 17
-	maxGoodbyeText  = 200
 )
 
-// ErrProtocol is what every error of [ParseMessage] wraps: the connection is
-// to be closed with error 1.
+// ErrProtocol is what every error of [Control] wraps: the connection is
+// to be closed with code 1.
 var ErrProtocol = errors.New("protocol error")
 
-// Message is one of [Hello], [Goodbye] and [ProbeAck].
+// Message is a [Hello] or a [ProbeAck].
 type Message interface {
 	// Append appends the message with its header to b.
 	Append(b []byte) []byte
@@ -69,17 +67,6 @@ func (h Hello) Append(b []byte) []byte {
 	return AppendMessage(b, typeHello, body)
 }
 
-// Goodbye says that its sender leaves now.
-type Goodbye struct {
-	Reason byte
-	Text   string // not cleaned: whoever shows it does that
-}
-
-// Append implements [Message].
-func (g Goodbye) Append(b []byte) []byte {
-	return AppendMessage(b, typeGoodbye, append([]byte{g.Reason}, g.Text...))
-}
-
 // ProbeAck answers a [Heartbeat] of mode [Probe].
 type ProbeAck struct {
 	Lane  byte
@@ -100,44 +87,97 @@ func AppendMessage(b []byte, typ byte, body []byte) []byte {
 	return append(b, body...)
 }
 
-// ParseMessage takes the first message of b, n bytes long. With n = 0 and no
-// error, b holds only the beginning of one. A message of an unknown type has n
-// and is nil. An error wraps [ErrProtocol]; a body that is too long is found
-// from its header alone.
-//
-// Which message may come when, and on which lane, is not looked at.
-func ParseMessage(b []byte) (m Message, n int, err error) {
-	if len(b) < messageHeader {
-		return nil, 0, nil
-	}
-	length := int(binary.BigEndian.Uint16(b[1:]))
-	if length > maxBody {
-		return nil, 0, fmt.Errorf("%w: message of type %d with a body of %d bytes (at most %d)",
-			ErrProtocol, b[0], length, maxBody)
-	}
-	n = messageHeader + length
-	if len(b) < n {
-		return nil, 0, nil
-	}
-	switch body := b[messageHeader:n]; b[0] {
-	case typeHello:
-		m, err = parseHello(body)
-	case typeGoodbye:
-		m, err = parseGoodbye(body)
-	case typeProbeAck:
-		m, err = parseProbeAck(body)
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	return m, n, nil
+// Control is the receiving end of one lane's control stream.
+type Control struct {
+	// ID is SHA-256 of the public key in the certificate of the other side.
+	ID [32]byte
+	// Dialled is what this side said when it dialled the lane; nil at the side
+	// that was dialled.
+	Dialled *Hello
+
+	hello *Hello // what the other side said
+	rest  []byte // the beginning of a message
 }
 
-func parseHello(b []byte) (Message, error) {
-	if err := checkBody("HELLO", b, helloBytes); err != nil {
+// Read takes the next bytes of the stream and returns the messages that end in
+// them; skipped ones are left out. An error wraps [ErrProtocol], and nothing
+// may be read after it; a body that is too long is found from its header
+// alone. Read keeps nothing of b.
+func (c *Control) Read(b []byte) ([]Message, error) {
+	c.rest = append(c.rest, b...)
+	var messages []Message
+	for len(c.rest) >= messageHeader {
+		typ, length := c.rest[0], u16(c.rest[1:])
+		if length > maxBody {
+			return messages, fmt.Errorf("%w: message of type %d with a body of %d bytes (at most %d)",
+				ErrProtocol, typ, length, maxBody)
+		}
+		n := messageHeader + length
+		if len(c.rest) < n {
+			break
+		}
+		m, err := c.message(typ, c.rest[messageHeader:n])
+		if err != nil {
+			return messages, err
+		}
+		if m != nil {
+			messages = append(messages, m)
+		}
+		c.rest = c.rest[n:]
+	}
+	return messages, nil
+}
+
+// End says that the stream has ended. An error wraps [ErrProtocol].
+func (c *Control) End() error {
+	if len(c.rest) > 0 {
+		return fmt.Errorf("%w: the stream ends %d bytes into a message", ErrProtocol, len(c.rest))
+	}
+	return nil
+}
+
+// message takes one message, and returns nil for one that is skipped.
+func (c *Control) message(typ byte, body []byte) (Message, error) {
+	// Reading: what would be skipped is a first message too.
+	if c.hello == nil && typ != typeHello {
+		return nil, fmt.Errorf("%w: first message of type %d (want HELLO)", ErrProtocol, typ)
+	}
+	switch typ {
+	case typeHello:
+		return c.readHello(body)
+	case typeProbeAck:
+		// Reading: what is skipped may have any body.
+		if c.hello.Lane == 0 {
+			return parseProbeAck(body)
+		}
+	}
+	return nil, nil
+}
+
+func (c *Control) readHello(body []byte) (Message, error) {
+	if c.hello != nil {
+		return nil, fmt.Errorf("%w: second HELLO", ErrProtocol)
+	}
+	h, err := parseHello(body)
+	if err != nil {
 		return nil, err
 	}
-	h := Hello{
+	if h.ID != c.ID {
+		return nil, fmt.Errorf("%w: HELLO: id %x (that of the certificate is %x)", ErrProtocol, h.ID, c.ID)
+	}
+	if d := c.Dialled; d != nil && (h.Session != d.Session || h.Lane != d.Lane) {
+		return nil, fmt.Errorf("%w: HELLO: session %x, lane %d (dialled %x, %d)",
+			ErrProtocol, h.Session, h.Lane, d.Session, d.Lane)
+	}
+	c.hello = &h
+	return h, nil
+}
+
+func parseHello(b []byte) (h Hello, err error) {
+	if err := checkBody("HELLO", b, helloBytes); err != nil {
+		return h, err
+	}
+	h = Hello{
 		Boot:         binary.BigEndian.Uint64(b[32:]),
 		Session:      binary.BigEndian.Uint64(b[40:]),
 		Lane:         b[48],
@@ -147,23 +187,10 @@ func parseHello(b []byte) (Message, error) {
 	}
 	copy(h.ID[:], b)
 	if h.ConnectionID > maxConnectionID {
-		return nil, fmt.Errorf("%w: HELLO: connection IDs of %d bytes (at most %d)",
+		return h, fmt.Errorf("%w: HELLO: connection IDs of %d bytes (at most %d)",
 			ErrProtocol, h.ConnectionID, maxConnectionID)
 	}
 	return h, nil
-}
-
-func parseGoodbye(b []byte) (Message, error) {
-	if err := checkBody("GOODBYE", b, goodbyeBytes); err != nil {
-		return nil, err
-	}
-	// Reading: what stands behind 200 bytes of text is not defined, and so
-	// ignored.
-	text := b[goodbyeBytes:]
-	if len(text) > maxGoodbyeText {
-		text = text[:maxGoodbyeText]
-	}
-	return Goodbye{Reason: b[0], Text: string(text)}, nil
 }
 
 func parseProbeAck(b []byte) (Message, error) {

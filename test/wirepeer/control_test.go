@@ -5,6 +5,8 @@ package wirepeer_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,58 +38,98 @@ func helloBody() []byte {
 
 func message(typ byte, body ...byte) []byte { return wirepeer.AppendMessage(nil, typ, body) }
 
+// TestControl has the acceptor of a lane, unless a case says otherwise.
 func TestControl(t *testing.T) {
-	longID := helloBody()
-	longID[49] = 18
-	text := bytes.Repeat([]byte("x"), 200)
+	const (
+		errs     = "Protocol errors are: a body that is too long, or shorter than its message; a stream that ends inside a message; a first message that is not HELLO; a second HELLO;"
+		skipped  = "Unknown types are skipped, and so are known ones on a lane that they do not belong to."
+		appended = "Bytes behind those that a message is defined to have are ignored: later versions append."
+		long     = "A body is at most 16,384 bytes long; a longer one is a protocol error."
+		layout   = "| type u8| length u16 | body: length bytes |"
+	)
+	changed := func(offset int, v byte) []byte {
+		b := helloBody()
+		b[offset] = v
+		return message(1, b...)
+	}
+	greet := message(1, helloBody()...)
+	greet0 := changed(48, 0)
+	control := hello()
+	control.Lane = 0
+	longest := hello()
+	longest.MTU = 0xffff
+	after := func(hello []byte, b ...[]byte) []byte {
+		return append(bytes.Clone(hello), bytes.Join(b, nil)...)
+	}
+	said := hello()
+	other := hello()
+	other.Session++
 	tests := []struct {
-		name string
-		law  string
-		in   []byte
-		want wirepeer.Message
-		n    int
-		err  bool
+		name    string
+		law     string
+		dialled *wirepeer.Hello
+		in      []byte
+		want    []wirepeer.Message
+		err     bool
+		cut     bool // and the stream ends inside a message
 	}{
-		{"hello", "HELLO, 56 bytes:", message(1, helloBody()...), hello(), 59, false},
-		{"hello of a later version", "Bytes behind those that a message is defined to have are ignored", message(1, append(helloBody(), 1, 2)...), hello(), 61, false},
-		{"hello too short", "A body that is shorter than its message is a protocol error.", message(1, helloBody()[:55]...), nil, 0, true},
-		{"long connection IDs", "length of the sender's connection IDs; above 17: protocol error", message(1, longID...), nil, 0, true},
-		{"goodbye", "GOODBYE: `reason u8`, then text", message(2, 3, 'b', 'y', 'e'), wirepeer.Goodbye{Reason: 3, Text: "bye"}, 7, false},
-		{"goodbye without text", "GOODBYE: `reason u8`, then text", message(2, 3), wirepeer.Goodbye{Reason: 3}, 4, false},
-		{"goodbye of 200 bytes", "(UTF-8, at most 200 bytes, shown cleaned)", message(2, append([]byte{3}, text...)...), wirepeer.Goodbye{Reason: 3, Text: string(text)}, 204, false},
-		{"goodbye of more", "(UTF-8, at most 200 bytes, shown cleaned)", message(2, append([]byte{3}, append(text, 'y')...)...), wirepeer.Goodbye{Reason: 3, Text: string(text)}, 205, false},
-		{"goodbye too short", "A body that is shorter than its message is a protocol error.", message(2), nil, 0, true},
-		{"probe ack", "PROBE_ACK: `lane u8, nonce u64`", message(3, 7, 0, 0, 0, 0, 0, 0, 1, 2), wirepeer.ProbeAck{Lane: 7, Nonce: 258}, 12, false},
-		{"probe ack of a later version", "later versions append.", message(3, 7, 0, 0, 0, 0, 0, 0, 1, 2, 9), wirepeer.ProbeAck{Lane: 7, Nonce: 258}, 13, false},
-		{"probe ack too short", "A body that is shorter than its message is a protocol error.", message(3, 7, 0, 0, 0, 0, 0, 0, 1), nil, 0, true},
-		{"type 0", "Unknown types are skipped.", message(0, 1, 2), nil, 5, false},
-		{"reserved type", "Unknown types are skipped.", message(4), nil, 3, false},
-		{"last type", "Unknown types are skipped.", message(255, make([]byte, 16384)...), nil, 16387, false},
-		{"body too long", "A body is at most 16,384 bytes long; a longer one is a protocol error.", message(255, make([]byte, 16385)...), nil, 0, true},
-		{"body too long, from the header", "A body is at most 16,384 bytes long; a longer one is a protocol error.", []byte{9, 0x40, 0x01}, nil, 0, true},
-		{"nothing", "| type u8| length u16 | body: length bytes |", nil, nil, 0, false},
-		{"half a header", "| type u8| length u16 | body: length bytes |", []byte{9, 0xff}, nil, 0, false},
-		{"half a body", "| type u8| length u16 | body: length bytes |", message(1, helloBody()...)[:58], nil, 0, false},
-		{"two messages", "both sides send control messages on it.", append(message(2, 1), message(2, 2)...), wirepeer.Goodbye{Reason: 1}, 4, false},
+		{name: "hello", law: "HELLO, 56 bytes:", in: greet, want: []wirepeer.Message{hello()}},
+		{name: "hello of a later version", law: appended, in: message(1, append(helloBody(), 1, 2)...), want: []wirepeer.Message{hello()}},
+		{name: "hello too short", law: errs, in: message(1, helloBody()[:55]...), err: true},
+		{name: "hello of another", law: "must equal that of its certificate, else protocol error", in: changed(31, 77), err: true},
+		{name: "long connection IDs", law: "length of the sender's connection IDs; above 17: protocol error", in: changed(49, 18), err: true},
+		{name: "any MTU", law: "MTU of the sender's LAN, any value:", in: message(1, append(append(helloBody()[:50], 0xff, 0xff), 0, 0, 0, 3)...), want: []wirepeer.Message{longest}},
+		{name: "answer", law: "session; the answer repeats the dialler's, else protocol error", dialled: &said, in: greet, want: []wirepeer.Message{hello()}},
+		{name: "answer with another session", law: "session; the answer repeats the dialler's, else protocol error", dialled: &other, in: greet, err: true},
+		{name: "answer with another lane", law: "lane; the answer repeats the dialler's, else protocol error", dialled: &said, in: changed(48, 0), err: true},
+		{name: "second hello", law: errs, in: after(greet, greet), want: []wirepeer.Message{hello()}, err: true},
+		{name: "first message is another", law: errs, in: after(message(3, make([]byte, 9)...), greet), err: true},
+		{name: "first message is unknown", law: errs, in: after(message(77), greet), err: true},
+		{name: "probe ack", law: "PROBE_ACK: `lane u8, nonce u64`", in: after(greet0, message(3, 7, 0, 0, 0, 0, 0, 0, 1, 2)), want: []wirepeer.Message{control, wirepeer.ProbeAck{Lane: 7, Nonce: 258}}},
+		{name: "probe ack of a later version", law: appended, in: after(greet0, message(3, 7, 0, 0, 0, 0, 0, 0, 1, 2, 9)), want: []wirepeer.Message{control, wirepeer.ProbeAck{Lane: 7, Nonce: 258}}},
+		{name: "probe ack too short", law: errs, in: after(greet0, message(3, 7, 0, 0, 0, 0, 0, 0, 1)), want: []wirepeer.Message{control}, err: true},
+		{name: "probe ack on another lane", law: skipped, in: after(greet, message(3, 7, 0, 0, 0, 0, 0, 0, 1, 2), message(3)), want: []wirepeer.Message{hello()}},
+		{name: "unknown types", law: skipped, in: after(greet, message(0, 1, 2), message(4), message(255, make([]byte, 16384)...)), want: []wirepeer.Message{hello()}},
+		{name: "reserved type", law: "| 2 | reserved | |", in: after(greet0, message(2, 1, 2)), want: []wirepeer.Message{control}},
+		{name: "body too long", law: long, in: after(greet, message(255, make([]byte, 16385)...)), want: []wirepeer.Message{hello()}, err: true},
+		{name: "body too long, from the header", law: long, in: after(greet, []byte{9, 0x40, 0x01}), want: []wirepeer.Message{hello()}, err: true},
+		{name: "nothing", law: layout},
+		{name: "half a header", law: layout, in: after(greet, []byte{9, 0xff}), want: []wirepeer.Message{hello()}, cut: true},
+		{name: "half a body", law: layout, in: greet[:58], cut: true},
 	}
 	law := lawText(t)
 	for _, c := range tests {
-		t.Run(c.name, func(t *testing.T) {
-			if !strings.Contains(law, c.law) {
-				t.Errorf("docs/wire.md no longer says %q", c.law)
-			}
-			got, n, err := wirepeer.ParseMessage(c.in)
-			if d := cmp.Diff(c.want, got); d != "" {
-				t.Errorf("message (-want +got):\n%s", d)
-			}
-			if n != c.n {
-				t.Errorf("n = %d, want %d", n, c.n)
-			}
-			if errors.Is(err, wirepeer.ErrProtocol) != c.err || (err != nil) != c.err {
-				t.Errorf("err = %v, want a protocol error: %t", err, c.err)
-			}
-		})
+		for _, piece := range []int{1, 7, 1 << 20} {
+			t.Run(fmt.Sprint(c.name, " by ", piece), func(t *testing.T) {
+				if !strings.Contains(law, c.law) {
+					t.Errorf("docs/wire.md no longer says %q", c.law)
+				}
+				r := wirepeer.Control{ID: hello().ID, Dialled: c.dialled}
+				got, err := readPieces(&r, c.in, piece)
+				if d := cmp.Diff(c.want, got); d != "" {
+					t.Errorf("messages (-want +got):\n%s", d)
+				}
+				if errors.Is(err, wirepeer.ErrProtocol) != c.err || (err != nil) != c.err {
+					t.Fatalf("err = %v, want a protocol error: %t", err, c.err)
+				}
+				if err := r.End(); !c.err && errors.Is(err, wirepeer.ErrProtocol) != c.cut {
+					t.Errorf("End() = %v, want a protocol error: %t", err, c.cut)
+				}
+			})
+		}
 	}
+}
+
+// readPieces gives b to r in pieces of n bytes, up to an error.
+func readPieces(r *wirepeer.Control, b []byte, n int) (all []wirepeer.Message, err error) {
+	for piece := range slices.Chunk(b, n) {
+		m, err := r.Read(piece)
+		all = append(all, m...)
+		if err != nil {
+			return all, err
+		}
+	}
+	return all, nil
 }
 
 func TestFeatures(t *testing.T) {
@@ -101,6 +143,7 @@ func TestFeatures(t *testing.T) {
 		{wirepeer.USO, "| 2 | USO |"},
 		{wirepeer.RELAY, "| 3 | RELAY |"},
 		{wirepeer.STRIPE, "| 4 | STRIPE |"},
+		{wirepeer.VIA, "| 5 | VIA |"},
 	} {
 		bit := int(c.row[2] - '0')
 		if c.feature != 1<<bit || !strings.Contains(law, c.row) {
@@ -109,24 +152,32 @@ func TestFeatures(t *testing.T) {
 	}
 }
 
-// FuzzControl checks that what is parsed is also what is appended, up to the
-// bytes that a later version adds.
+// FuzzControl checks that what is read does not depend on the pieces that it
+// comes in, and is what is appended, up to what is skipped.
 func FuzzControl(f *testing.F) {
+	greet := hello()
+	greet.Lane = 0
 	f.Add(hello().Append(nil))
-	f.Add(wirepeer.Goodbye{Reason: 1, Text: "leaving"}.Append(nil))
-	f.Add(wirepeer.ProbeAck{Lane: 1, Nonce: 2}.Append(nil))
-	f.Add([]byte{9, 0xff, 0xff})
+	f.Add(wirepeer.ProbeAck{Lane: 1, Nonce: 2}.Append(greet.Append(nil)))
+	f.Add(append(greet.Append(nil), 9, 0xff, 0xff))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m, n, err := wirepeer.ParseMessage(b)
-		if n > len(b) || err != nil && (m != nil || n != 0) || m != nil && n == 0 {
-			t.Fatalf("ParseMessage = %v, %d, %v of %d bytes", m, n, err, len(b))
+		whole, pieces := wirepeer.Control{ID: hello().ID}, wirepeer.Control{ID: hello().ID}
+		want, wantErr := whole.Read(b)
+		got, gotErr := readPieces(&pieces, b, 1)
+		if d := cmp.Diff(want, got); d != "" || (wantErr == nil) != (gotErr == nil) {
+			t.Fatalf("read at once %v, in pieces %v (-once +pieces):\n%s", wantErr, gotErr, d)
 		}
-		if m == nil {
-			return
+		var again []byte
+		for _, m := range got {
+			again = m.Append(again)
 		}
-		again := m.Append(nil)
-		if len(again) > n || again[0] != b[0] || !bytes.HasPrefix(b[3:], again[3:]) {
-			t.Fatalf("%x parsed as %v, appended as %x", b[:n], m, again)
+		if len(again) > len(b) {
+			t.Fatalf("%d bytes read as %v, which is %d bytes", len(b), got, len(again))
+		}
+		r := wirepeer.Control{ID: hello().ID}
+		twice, err := r.Read(again)
+		if d := cmp.Diff(got, twice); d != "" || err != nil {
+			t.Fatalf("read again: %v (-first +again):\n%s", err, d)
 		}
 	})
 }

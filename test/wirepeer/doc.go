@@ -11,6 +11,6 @@
 // found from either end.
 //
 // Not here: salvage, which the text leaves to the receiver; the order of
-// stripes and the ends of a relay, which need more than one lane; and all of
-// QUIC.
+// stripes, which needs more than one lane; which session replaces which; and
+// all of QUIC.
 package wirepeer

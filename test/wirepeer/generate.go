@@ -11,6 +11,10 @@ import (
 // around; a receiver with another MTU may be given them as well.
 const GenerateMTU = 1500
 
+// GenerateMembers are the destinations and sources of the relayed objects that
+// [Generate] draws; a receiver may be one of them or none.
+var GenerateMembers = [3]Member{{1}, {2}, {3}}
+
 // Generate returns n datagrams of one lane in the order of their arrival:
 // bursts of honest traffic, some of them lost, repeated and out of order, and
 // between them bursts and changes that no honest sender makes. The same state
@@ -120,14 +124,14 @@ func (g *generator) object() Object {
 	default:
 		o = Object{Frame: g.plainFrame()}
 	}
-	if g.one(6) {
+	if g.one(4) {
 		o.Flags |= Striped
 		o.Stripe, o.Position = uint16(g.rng.IntN(3)), g.rng.Uint32()
 	}
-	if g.one(6) {
+	if g.one(4) {
 		o.Flags |= Relayed
-		copy(o.Destination[:], g.fill(8))
-		copy(o.Source[:], g.fill(8))
+		o.Destination = GenerateMembers[g.rng.IntN(len(GenerateMembers))]
+		o.Source = GenerateMembers[g.rng.IntN(len(GenerateMembers))]
 	}
 	return o
 }
@@ -150,30 +154,46 @@ func (g *generator) plainFrame() []byte {
 	}
 }
 
-// checksumFrame has a virtio-net header without GSO.
+// checksumFrame has a virtio-net header without GSO: that of a frame of TCP or
+// UDP, or of one that is not IP, or one that asks for nothing.
 func (g *generator) checksumFrame() Object {
+	if g.one(2) {
+		o := g.smallSuperframe()
+		v := parseVNET(o.Header)
+		v.gsoType, v.gsoSize = gsoNone, g.pick(0, 1000)
+		headers := v.csumStart + udpLen
+		if v.csumOffset == checksumInTCP {
+			headers = v.csumStart + int(o.Frame[v.csumStart+12]>>4)*4
+		}
+		o.Frame = o.Frame[:min(len(o.Frame), headers+g.rng.IntN(1000))]
+		writeLengths(o.Frame)
+		o.Header = v.bytes()
+		return o
+	}
 	o := Object{Flags: VNET, Frame: g.plainFrame()}
 	var v vnet
-	if len(o.Frame) >= minFrame+2 && !g.one(4) {
+	ether, tags := etherType(o.Frame)
+	least := minFrame + tags + 20
+	if ether != etherTypeIPv4 && ether != etherTypeIPv6 && len(o.Frame) >= least+2 && !g.one(4) {
 		v.flags = needsCSUM
-		v.csumStart = minFrame + g.rng.IntN(len(o.Frame)-minFrame-1)
+		v.csumStart = least + g.rng.IntN(len(o.Frame)-least-1)
 		v.csumOffset = g.rng.IntN(len(o.Frame) - v.csumStart - 1)
 	}
 	o.Header = v.bytes()
 	return o
 }
 
-// superframe is TCP or UDP over IPv4 or IPv6 with up to two tags and a payload
-// of one byte to as much as IP can say.
+// superframe is TCP or UDP over IPv4 or IPv6 with up to two tags, options or
+// extension headers, and a payload of one byte to as much as a receiver takes.
 func (g *generator) superframe() Object {
 	v := vnet{flags: needsCSUM, gsoType: gsoUDP, csumOffset: checksumInUDP}
 	udp, six := g.one(3), g.one(2)
-	ether, protocol := etherTypeIPv4, byte(protocolUDP)
+	ether, protocol, segments := etherTypeIPv4, byte(protocolUDP), maxSegmentsUDP
 	if six {
 		ether = etherTypeIPv6
 	}
 	if !udp {
-		protocol = protocolTCP
+		protocol, segments = protocolTCP, maxSegmentsTCP
 		v.csumOffset = checksumInTCP
 		v.gsoType = gsoTCP4
 		if six {
@@ -188,20 +208,29 @@ func (g *generator) superframe() Object {
 	ip := len(b)
 	if six {
 		b = append(b, g.fill(minIPv6)...)
-		b[ip], b[ip+6] = 6<<4, protocol
+		b[ip] = 6 << 4
+		next := ip + 6
+		for range g.pick(0, 0, 0, 1, 2, 4) {
+			b[next] = byte(g.pick(protocolHopByHop, protocolRouting, protocolDestination))
+			next = len(b)
+			words := g.pick(0, 0, 1, 5)
+			b = append(b, g.fill(8+8*words)...)
+			b[next+1] = byte(words)
+		}
+		b[next] = protocol
 	} else {
 		words := g.pick(5, 5, 5, 6, 15)
 		b = append(b, g.fill(4*words)...)
 		b[ip], b[ip+6], b[ip+7], b[ip+9] = 4<<4|byte(words), 0x40, 0, protocol
 	}
 	v.csumStart = len(b)
-	transport := g.fill(udpLen)
+	header := g.fill(udpLen)
 	if !udp {
 		words := g.pick(5, 8, 15)
-		transport = g.fill(4 * words)
-		transport[12] = byte(words) << 4
+		header = g.fill(4 * words)
+		header[12] = byte(words) << 4
 	}
-	b = append(b, transport...)
+	b = append(b, header...)
 	v.headerBytes = g.pick(0, len(b))
 
 	room := minFrame + tags + GenerateMTU - len(b)
@@ -209,20 +238,34 @@ func (g *generator) superframe() Object {
 	if g.one(6) {
 		v.gsoSize = max(1, g.near(room))
 	}
-	greatest := ip + 65535 - len(b)
+	greatest := ip + 65535 - len(b) // what the length field of IP can say
+	if six {
+		greatest += minIPv6
+	}
+	greatest = min(greatest, v.gsoSize*segments)
 	payload := 1 + g.rng.IntN(g.pick(1, v.gsoSize, 4*v.gsoSize, 4*v.gsoSize, 10000, 10000, greatest))
 	b = append(b, g.fill(min(payload, greatest))...)
-
-	// The lengths that the kernel would have written.
-	if six {
-		binary.BigEndian.PutUint16(b[ip+4:], uint16(len(b)-ip-minIPv6))
-	} else {
-		binary.BigEndian.PutUint16(b[ip+2:], uint16(len(b)-ip))
-	}
-	if udp {
-		binary.BigEndian.PutUint16(b[v.csumStart+4:], uint16(len(b)-v.csumStart))
-	}
+	writeLengths(b)
 	return Object{Flags: VNET, Header: v.bytes(), Frame: b}
+}
+
+// writeLengths writes the lengths that the kernel would have written in the
+// headers of IP and UDP that are whole.
+func writeLengths(frame []byte) {
+	_, tags := etherType(frame)
+	version, protocol, at, ok := transport(frame)
+	if !ok {
+		return
+	}
+	ip := frame[minFrame+tags:]
+	if version == 4 {
+		binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
+	} else {
+		binary.BigEndian.PutUint16(ip[4:], uint16(len(ip)-minIPv6))
+	}
+	if header := frame[at:]; protocol == protocolUDP && len(header) >= udpLen {
+		binary.BigEndian.PutUint16(header[4:], uint16(len(header)))
+	}
 }
 
 // ethernet is a header with some tags.

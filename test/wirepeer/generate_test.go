@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -35,6 +36,9 @@ func TestGenerateReaches(t *testing.T) {
 	reached := map[string]uint64{}
 	for seed := range uint64(8) {
 		r := wirepeer.New(wirepeer.GenerateMTU)
+		r.Self, r.Peer = wirepeer.GenerateMembers[0], wirepeer.GenerateMembers[1]
+		r.Behind = map[wirepeer.Member]bool{wirepeer.GenerateMembers[1]: true, wirepeer.GenerateMembers[2]: true}
+		r.Sessions = map[wirepeer.Member]bool{wirepeer.GenerateMembers[2]: true}
 		if seed == 7 {
 			r.Features = 0
 		}
@@ -49,7 +53,7 @@ func TestGenerateReaches(t *testing.T) {
 	}
 	for _, want := range append([]string{
 		"heartbeat", "plain", "checksum", "tcp4", "tcp6", "tcp4 ecn", "tcp6 ecn", "udp",
-		"striped", "relayed", "striped and relayed",
+		"striped", "relayed", "striped and relayed", "forwarded",
 	}, reasons...) {
 		if reached[want] < often {
 			t.Errorf("%s: %d times, want at least %d", want, reached[want], often)
@@ -62,6 +66,9 @@ func TestGenerateReaches(t *testing.T) {
 }
 
 func describe(e wirepeer.Event) string {
+	if _, ok := e.(wirepeer.Forwarded); ok {
+		return "forwarded"
+	}
 	o, ok := e.(wirepeer.Object)
 	switch {
 	case !ok:
@@ -93,7 +100,7 @@ func TestSender(t *testing.T) {
 		for range rapid.IntRange(0, 6).Draw(t, "objects") {
 			o := plain(frame(rapid.IntRange(14, 1514).Draw(t, "bytes")))
 			if rapid.Bool().Draw(t, "super") {
-				o = tcp6().with(func(s *super) { s.payload = rapid.IntRange(1, 65535-20).Draw(t, "payload") }).object()
+				o = tcp6().with(func(s *super) { s.payload = rapid.IntRange(1441, 65535-20).Draw(t, "payload") }).object()
 			}
 			if rapid.Bool().Draw(t, "striped") {
 				o.Flags |= wirepeer.Striped
@@ -122,6 +129,48 @@ func TestSender(t *testing.T) {
 			t.Errorf("drops (-want +got):\n%s", d)
 		}
 	})
+}
+
+// TestSenderHead checks where a HEAD stands and what it holds, or that there is
+// none.
+func TestSenderHead(t *testing.T) {
+	// Six headers of 40 bytes end the TCP header at 14+40+240+20 = 314.
+	var long []byte
+	for _, next := range []byte{60, 60, 60, 60, 60, 6} {
+		long = append(long, next, 4)
+		long = append(long, make([]byte, 38)...)
+	}
+	const where = "It is the first record of the datagram after the one with the first slice of a superframe, so that the superframe can be salvaged when its first slice is lost; there is none when the headers are longer."
+	if !strings.Contains(lawText(t), where) {
+		t.Errorf("docs/wire.md no longer says %q", where)
+	}
+	for _, c := range []struct {
+		name string
+		o    wirepeer.Object
+		want bool
+	}{
+		{"superframe", tcp6().object(), true},
+		{"frame with checksum", tcp4().plain().with(func(s *super) { s.payload = 1400 }).object(), false},
+		{"plain", plain(frame(1500)), false},
+		{"long headers", tcp6().extended(60, long...).with(func(s *super) { s.gsoSize = 1000 }).object(), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := wirepeer.Sender{Size: 1200}
+			out := s.Datagrams([]wirepeer.Object{plain(frame(700)), c.o})
+			if len(out) < 2 {
+				t.Fatalf("%d datagrams, want more than 1", len(out))
+			}
+			want := head(c.o.Flags, 0, len(c.o.Append(nil)), c.o.Append(nil)[:256])
+			for i, b := range out {
+				if got, should := bytes.HasPrefix(b[2:], want), c.want && i == 1; got != should {
+					t.Errorf("datagram %d begins with the HEAD: %t, want %t", i, got, should)
+				}
+				if n := bytes.Count(b, want); n > 1 || n == 1 && i != 1 {
+					t.Errorf("datagram %d has the HEAD %d times", i, n)
+				}
+			}
+		})
+	}
 }
 
 // FuzzDatagram checks what holds for any two datagrams: nothing is delivered

@@ -25,7 +25,7 @@ type rule struct {
 	name  string
 	law   string
 	mtu   int                      // 0 means 1500
-	takes func(*wirepeer.Features) // changes what the receiver said it takes
+	side  func(*wirepeer.Receiver) // changes who the receiver is and what it takes
 	in    [][]byte                 // datagrams, sequence included
 	want  events
 	drops drops
@@ -42,8 +42,8 @@ func testRules(t *testing.T, rules []rule) {
 				c.mtu = 1500
 			}
 			r := wirepeer.New(c.mtu)
-			if c.takes != nil {
-				c.takes(&r.Features)
+			if c.side != nil {
+				c.side(r)
 			}
 			var got events
 			for _, b := range c.in {

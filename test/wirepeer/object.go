@@ -29,16 +29,21 @@ const (
 
 // Object is a frame and what must be known about it. The fields of a part that
 // Flags does not have are zero. A delivered Object is its receiver's no more:
-// Frame is a copy.
+// Frame is a copy. Its Header is what the one that came means (§5): what is
+// ignored or means nothing is 0, and the only segment of a superframe has no
+// GSO.
 type Object struct {
 	Flags       Flags
 	Stripe      uint16
 	Position    uint32
-	Destination [8]byte
-	Source      [8]byte
-	Header      [vnetBytes]byte // virtio-net, as sent: little-endian
+	Destination Member
+	Source      Member
+	Header      [vnetBytes]byte // virtio-net, little-endian
 	Frame       []byte
 }
+
+// Member is the first 8 bytes of a member's id.
+type Member [8]byte
 
 // Append appends the object's bytes to b, without any check of them.
 func (o Object) Append(b []byte) []byte {

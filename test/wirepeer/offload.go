@@ -21,8 +21,13 @@ const (
 	etherType8021Q  = 0x8100
 	etherType8021AD = 0x88a8
 
-	protocolTCP = 6
-	protocolUDP = 17
+	protocolHopByHop    = 0
+	protocolTCP         = 6
+	protocolUDP         = 17
+	protocolRouting     = 43
+	protocolFragment    = 44
+	protocolDestination = 60
+	protocolSCTP        = 132
 
 	minIPv4 = 20
 	minIPv6 = 40
@@ -31,9 +36,12 @@ const (
 
 	checksumInTCP = 16
 	checksumInUDP = 6
+
+	maxSegmentsTCP = 1024
+	maxSegmentsUDP = 128
 )
 
-// vnet is the virtio-net header.
+// vnet is the virtio-net header. The zero value is that of a complete frame.
 type vnet struct {
 	flags       byte
 	gsoType     byte
@@ -63,106 +71,168 @@ func (v vnet) bytes() (b [vnetBytes]byte) {
 	return b
 }
 
-// checkFrame returns the reason why a receiver with this MTU drops the frame
-// of o, or "".
-func checkFrame(o Object, mtu int) string {
-	_, tags := etherType(o.Frame)
+// check goes through the checks of §5 in their order, but the first, which
+// every object has passed when it is whole. It returns what the header means
+// before this frame: without what is ignored or means nothing. A reason other
+// than "" is why a receiver with this MTU drops the frame.
+func (v vnet) check(frame []byte, mtu int) (meaning vnet, reason string) {
+	_, tags := etherType(frame)
 	limit := minFrame + tags + mtu
-	size := len(o.Frame)
-	if o.Flags&VNET != 0 {
-		v := parseVNET(o.Header)
-		headers, ok := v.check(o.Frame)
-		if !ok {
-			return BadOffload
-		}
-		if v.gsoType != gsoNone {
-			// Reading: also when the payload is shorter than one segment.
-			size = headers + v.gsoSize
-		}
-	}
-	if size > limit {
-		return MTUPeer
-	}
-	return ""
-}
 
-// check reports whether the header may stand before this frame, and returns
-// the bytes of all headers of a superframe.
-func (v vnet) check(frame []byte) (headers int, ok bool) {
 	if v.flags != 0 && v.flags != needsCSUM {
-		return 0, false
+		return v, BadOffload
 	}
-	// Reading: start and offset have no meaning without NEEDS_CSUM, nor has
-	// the GSO size without a GSO type.
-	if v.flags == needsCSUM {
-		if v.csumStart < minFrame || v.csumStart+v.csumOffset+2 > len(frame) {
-			return 0, false
+	if v.gsoType == gsoNone {
+		if len(frame) > limit {
+			return v, MTUPeer
 		}
+		if v.flags == 0 {
+			return vnet{}, ""
+		}
+		if !v.validChecksum(frame) {
+			return v, BadOffload
+		}
+		return vnet{flags: needsCSUM, csumStart: v.csumStart, csumOffset: v.csumOffset}, ""
 	}
-	var protocol byte
-	csumOffset := checksumInTCP
-	switch v.gsoType {
-	case gsoNone:
-		return 0, true
-	case gsoTCP4, gsoTCP4 | gsoECN, gsoTCP6, gsoTCP6 | gsoECN:
-		protocol = protocolTCP
-	case gsoUDP:
-		protocol, csumOffset = protocolUDP, checksumInUDP
-	default:
-		return 0, false
+	headers, ok := v.superframe(frame)
+	if !ok {
+		return v, BadOffload
 	}
-	if v.flags != needsCSUM || v.gsoSize == 0 || v.csumOffset != csumOffset {
-		return 0, false
+	payload := len(frame) - headers
+	if headers+min(payload, v.gsoSize) > limit {
+		return v, MTUPeer
 	}
-	headers, ok = v.headers(frame, protocol)
-	return headers, ok && len(frame) > headers
+	v.headerBytes = 0
+	if payload <= v.gsoSize { // a single segment
+		v.gsoType, v.gsoSize = gsoNone, 0
+	}
+	return v, ""
 }
 
-// headers returns the length of the Ethernet, IP and TCP or UDP headers of a
-// superframe, and reports whether they agree with the GSO type and are inside
-// the frame.
-//
-// Reading: the transport header is the one behind the IP header; checksum
-// start is not compared with it, IPv6 has no extension headers, and neither
-// the lengths in the IP and UDP headers nor a fragment offset are looked at.
-func (v vnet) headers(frame []byte, protocol byte) (n int, ok bool) {
+// validChecksum is the end of check 3: whether a checksum may be done at this
+// place of a frame without GSO.
+func (v vnet) validChecksum(frame []byte) bool {
 	ether, tags := etherType(frame)
-	n = minFrame + tags
-	if n > len(frame) {
+	least := minFrame + tags + 20
+	if ether == etherTypeIPv4 || ether == etherTypeIPv6 {
+		_, protocol, at, ok := transport(frame)
+		if !ok || protocol == protocolSCTP {
+			return false
+		}
+		least = at
+	}
+	return v.csumStart >= least && v.csumStart+v.csumOffset+2 <= len(frame)
+}
+
+// superframe is check 4: it returns the length of all headers, up to the end
+// of that of TCP or UDP.
+func (v vnet) superframe(frame []byte) (headers int, ok bool) {
+	if v.flags != needsCSUM {
 		return 0, false
 	}
-	gso := v.gsoType &^ gsoECN
-	switch ip := frame[n:]; {
-	case ether == etherTypeIPv4 && gso != gsoTCP6:
-		if len(ip) < minIPv4 || ip[0]>>4 != 4 || ip[9] != protocol {
-			return 0, false
-		}
-		length := int(ip[0]&0x0f) * 4
-		if length < minIPv4 {
-			return 0, false
-		}
-		n += length
-	case ether == etherTypeIPv6 && gso != gsoTCP4:
-		if len(ip) < minIPv6 || ip[0]>>4 != 6 || ip[6] != protocol {
-			return 0, false
-		}
-		n += minIPv6
+	version, protocol, at, ok := transport(frame)
+	if !ok {
+		return 0, false
+	}
+
+	tcp := true
+	switch v.gsoType {
+	case gsoTCP4, gsoTCP4 | gsoECN:
+		ok = version == 4 && protocol == protocolTCP
+	case gsoTCP6, gsoTCP6 | gsoECN:
+		ok = version == 6 && protocol == protocolTCP
+	case gsoUDP:
+		tcp, ok = false, protocol == protocolUDP
 	default:
+		ok = false
+	}
+	if !ok {
 		return 0, false
 	}
-	if protocol == protocolUDP {
-		n += udpLen
-		return n, n <= len(frame)
+
+	csumOffset, segments := checksumInTCP, maxSegmentsTCP
+	if !tcp {
+		csumOffset, segments = checksumInUDP, maxSegmentsUDP
 	}
-	if n+minTCP > len(frame) {
+	if v.csumStart != at || v.csumOffset != csumOffset || !lengthAgrees(frame, version) {
 		return 0, false
 	}
-	length := int(frame[n+12]>>4) * 4
-	if length < minTCP {
+
+	header := frame[at:]
+	if tcp {
+		if len(header) < minTCP {
+			return 0, false
+		}
+		n := int(header[12]>>4) * 4
+		if n < minTCP {
+			return 0, false
+		}
+		headers = at + n
+	} else {
+		if len(header) < udpLen || u16(header[4:]) != len(header) {
+			return 0, false
+		}
+		headers = at + udpLen
+	}
+	// At least one byte of payload, and few enough segments.
+	payload := len(frame) - headers
+	if payload < 1 || v.gsoSize == 0 || (payload+v.gsoSize-1)/v.gsoSize > segments {
 		return 0, false
 	}
-	n += length
-	return n, n <= len(frame)
+	return headers, true
+}
+
+// lengthAgrees reports whether the length field of the IP header, which is
+// whole, says that the packet ends where the frame does.
+func lengthAgrees(frame []byte, version int) bool {
+	_, tags := etherType(frame)
+	ip := frame[minFrame+tags:]
+	if version == 4 {
+		return u16(ip[2:]) == len(ip)
+	}
+	return u16(ip[4:]) == len(ip)-minIPv6
+}
+
+// transport finds the transport header: which protocol it is of, and where it
+// stands behind which version of IP. Not ok: there is none.
+func transport(frame []byte) (version int, protocol byte, at int, ok bool) {
+	ether, tags := etherType(frame)
+	at = minFrame + tags
+	if at > len(frame) {
+		return 0, 0, 0, false
+	}
+	ip := frame[at:]
+	switch ether {
+	case etherTypeIPv4:
+		if len(ip) < minIPv4 || ip[0]>>4 != 4 {
+			return 0, 0, 0, false
+		}
+		n := int(ip[0]&0x0f) * 4
+		const moreAndOffset = 0x3fff
+		if n < minIPv4 || n > len(ip) || u16(ip[6:])&moreAndOffset != 0 {
+			return 0, 0, 0, false
+		}
+		return 4, ip[9], at + n, true
+	case etherTypeIPv6:
+		if len(ip) < minIPv6 || ip[0]>>4 != 6 {
+			return 0, 0, 0, false
+		}
+		next, n := ip[6], minIPv6
+		for next == protocolHopByHop || next == protocolRouting || next == protocolDestination {
+			if n+2 > len(ip) {
+				return 0, 0, 0, false
+			}
+			next, n = ip[n], n+8*(int(ip[n+1])+1)
+			if n > len(ip) {
+				return 0, 0, 0, false
+			}
+		}
+		if next == protocolFragment {
+			return 0, 0, 0, false
+		}
+		return 6, next, at + n, true
+	}
+	return 0, 0, 0, false
 }
 
 // etherType returns the EtherType behind at most two tags, and the bytes of
@@ -173,7 +243,7 @@ func etherType(frame []byte) (ether, tags int) {
 		if i+2 > len(frame) {
 			return 0
 		}
-		return int(binary.BigEndian.Uint16(frame[i:]))
+		return u16(frame[i:])
 	}
 	for tags < 8 {
 		ether = at(12 + tags)
@@ -184,3 +254,5 @@ func etherType(frame []byte) (ether, tags int) {
 	}
 	return at(12 + tags), tags
 }
+
+func u16(b []byte) int { return int(binary.BigEndian.Uint16(b)) }

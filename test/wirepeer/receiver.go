@@ -27,12 +27,17 @@ const (
 	MTUPeer       = "mtu_peer"
 )
 
-// Event is what one datagram brought: an [Object] that is delivered, or a
-// [Heartbeat].
+// Event is what one datagram brought: an [Object] that is delivered, one that
+// is [Forwarded], or a [Heartbeat].
 type Event interface{ isEvent() }
 
 func (Object) isEvent()    {}
+func (Forwarded) isEvent() {}
 func (Heartbeat) isEvent() {}
+
+// Forwarded is a RELAYED object that the receiver sends on to its destination.
+// Its header is as it came.
+type Forwarded Object
 
 // The modes of a Heartbeat (§6).
 const (
@@ -51,14 +56,20 @@ type Heartbeat struct {
 // heartbeatBytes is the body of a HEARTBEAT: mode u8, nonce u64.
 const heartbeatBytes = 9
 
-// Receiver is the receiving end of one lane that carries frames. Only one
-// goroutine may use it at a time.
+// Receiver is the receiving end of one lane. Only one goroutine may use it at
+// a time.
 type Receiver struct {
-	// Features is what this side said in its HELLO. Of these the Receiver
-	// looks at STRIPE and RELAY; all are set at first, and then STRIPED and
-	// RELAYED objects are delivered as they come, for the session's layer to
-	// order and to forward.
+	// Features is what this side said in its HELLO, and takes. The Receiver
+	// looks at STRIPE, RELAY and VIA; all are set at first. STRIPED objects
+	// are delivered as they come: to order them is the session's.
 	Features Features
+	// Control says that this is lane 0, which carries no frames.
+	Control bool
+	// Self is this side, and Peer the other side of the session.
+	Self, Peer Member
+	// Behind has the members to which Peer is this side's way, and Sessions
+	// those with which this side has a session: what a relay needs.
+	Behind, Sessions map[Member]bool
 
 	mtu    int
 	window window
@@ -68,7 +79,7 @@ type Receiver struct {
 // New returns a Receiver in front of a LAN of the given MTU in bytes.
 func New(mtu int) *Receiver {
 	return &Receiver{
-		Features: CSUM | TSO | USO | RELAY | STRIPE,
+		Features: CSUM | TSO | USO | RELAY | STRIPE | VIA,
 		mtu:      mtu,
 		drops:    map[string]uint64{},
 	}
@@ -91,7 +102,6 @@ func (r *Receiver) Datagram(b []byte) []Event {
 	var events []Event
 	for len(b) > 0 {
 		kind, flags := b[0]&0x0f, Flags(b[0]&0xf0)
-		// Reading: flags of a PAD have no meaning and are not looked at.
 		if kind == kindPad {
 			break
 		}
@@ -121,9 +131,15 @@ func (r *Receiver) record(kind byte, flags Flags, body []byte) Event {
 		return nil
 	}
 	switch kind {
-	case kindWhole:
-		return r.whole(flags, body)
-	case kindSlice, kindHead:
+	case kindWhole, kindSlice, kindHead:
+		// Reading: each record, since no object ever becomes whole there.
+		if r.Control {
+			r.drop(Malformed)
+			return nil
+		}
+		if kind == kindWhole {
+			return r.object(flags, body)
+		}
 		return r.part(kind, flags, body)
 	case kindHeartbeat:
 		return r.heartbeat(flags, body)
@@ -131,14 +147,6 @@ func (r *Receiver) record(kind byte, flags Flags, body []byte) Event {
 		r.drop(UnknownRecord)
 		return nil
 	}
-}
-
-func (r *Receiver) whole(flags Flags, body []byte) Event {
-	if !flags.validTotal(len(body)) {
-		r.drop(Malformed)
-		return nil
-	}
-	return r.object(flags, body)
 }
 
 func (r *Receiver) part(kind byte, flags Flags, body []byte) Event {
@@ -158,35 +166,58 @@ func (r *Receiver) heartbeat(flags Flags, body []byte) Event {
 		r.drop(UnknownRecord)
 		return nil
 	}
-	// Reading: bytes behind the nonce are ignored, as on the control stream.
 	if len(body) < heartbeatBytes {
 		r.drop(Malformed)
 		return nil
 	}
 	h := Heartbeat{Mode: body[0], Nonce: binary.BigEndian.Uint64(body[1:])}
-	// Reading: to ignore a mode is not a drop, and brings nothing.
 	if h.Mode > Probe {
 		return nil
 	}
 	return h
 }
 
-// object gives the verdict on a whole object of a lawful length.
+// object gives the verdict on a whole object.
 func (r *Receiver) object(flags Flags, b []byte) Event {
-	// Reading: objects are dropped here, not records, so that an object in
-	// many slices counts once; and before its frame is looked at.
+	// Reading: "before anything else" is also before its length.
 	if flags&Striped != 0 && r.Features&STRIPE == 0 {
 		r.drop(UnknownRecord)
 		return nil
 	}
-	if flags&Relayed != 0 && r.Features&RELAY == 0 {
+	if flags&Relayed != 0 && r.Features&(RELAY|VIA) == 0 {
 		r.drop(Relay)
 		return nil
 	}
+	if !flags.validTotal(len(b)) {
+		r.drop(Malformed)
+		return nil
+	}
 	o := parseObject(flags, b)
-	if reason := checkFrame(o, r.mtu); reason != "" {
+	if flags&Relayed != 0 {
+		switch {
+		case r.forwards(o):
+			return Forwarded(o)
+		case !r.accepts(o):
+			r.drop(Relay)
+			return nil
+		}
+	}
+	meaning, reason := parseVNET(o.Header).check(o.Frame, r.mtu)
+	if reason != "" {
 		r.drop(reason)
 		return nil
 	}
+	o.Header = meaning.bytes()
 	return o
+}
+
+// forwards reports whether this side is the relay of o.
+func (r *Receiver) forwards(o Object) bool {
+	return r.Features&RELAY != 0 && o.Destination != r.Self && o.Source == r.Peer && r.Sessions[o.Destination]
+}
+
+// accepts reports whether this side is the destination of o, and it came the
+// right way.
+func (r *Receiver) accepts(o Object) bool {
+	return r.Features&VIA != 0 && o.Destination == r.Self && r.Behind[o.Source]
 }

@@ -58,13 +58,13 @@ func TestDatagram(t *testing.T) {
 		},
 		{
 			name: "padding ends the records whatever it holds",
-			law:  "this byte and the rest of the datagram are padding.",
+			law:  "this byte and the rest of the datagram are padding, whatever the flags.",
 			in:   [][]byte{datagram(beat, []byte{0}, beat, []byte{0xff})},
 			want: events{beats},
 		},
 		{
 			name: "padding with flags",
-			law:  "at the end of the datagram, or at kind 0, stop.",
+			law:  "this byte and the rest of the datagram are padding, whatever the flags.",
 			in:   [][]byte{datagram([]byte{0x10}), datagram([]byte{0x80, 0, 0})},
 		},
 		{
@@ -90,7 +90,7 @@ func TestDatagram(t *testing.T) {
 		},
 		{
 			name: "undefined flag",
-			law:  "one with a flag that section 4 does not define, whatever its kind",
+			law:  "and so are one with a flag that section 4 does not define and a HEARTBEAT with any flag.",
 			in: [][]byte{datagram(record(1, 0x80, frame(14)...), record(2, 0x80), record(3, 0x90),
 				record(4, 0x80), record(7, 0x80), beat)},
 			want:  events{beats},
@@ -98,7 +98,7 @@ func TestDatagram(t *testing.T) {
 		},
 		{
 			name:  "heartbeat with a flag",
-			law:   "and a HEARTBEAT with any flag",
+			law:   "and so are one with a flag that section 4 does not define and a HEARTBEAT with any flag.",
 			in:    [][]byte{datagram(record(4, 0x10, make([]byte, 9)...), record(4, 0x40))},
 			drops: drops{"unknown_record": 2},
 		},
@@ -111,13 +111,13 @@ func TestDatagram(t *testing.T) {
 		},
 		{
 			name: "heartbeat longer",
-			law:  "Body: `mode u8, nonce u64`.",
+			law:  "Other modes are ignored, and so are bytes behind the nonce.",
 			in:   [][]byte{datagram(record(4, 0, 2, 0, 0, 0, 0, 0, 0, 1, 0, 77))},
 			want: events{wirepeer.Heartbeat{Mode: wirepeer.Answer, Nonce: 256}},
 		},
 		{
 			name: "heartbeat modes",
-			law:  "Other modes are ignored.",
+			law:  "Other modes are ignored, and so are bytes behind the nonce.",
 			in: [][]byte{datagram(
 				wirepeer.AppendHeartbeat(nil, wirepeer.Heartbeat{Mode: 3}),
 				wirepeer.AppendHeartbeat(nil, wirepeer.Heartbeat{Mode: 4}),
@@ -132,18 +132,20 @@ func TestWhole(t *testing.T) {
 		Flags:       wirepeer.Striped | wirepeer.Relayed | wirepeer.VNET,
 		Stripe:      0x0102,
 		Position:    0x03040506,
-		Destination: [8]byte{1, 2, 3, 4, 5, 6, 7, 8},
-		Source:      [8]byte{9, 10, 11, 12, 13, 14, 15, 16},
+		Destination: wirepeer.Member{1, 2, 3, 4, 5, 6, 7, 8},
+		Source:      wirepeer.Member{9, 10, 11, 12, 13, 14, 15, 16},
 		Frame:       frame(14),
 	}
 	parts := []byte{1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 	striped := wirepeer.Object{Flags: wirepeer.Striped, Stripe: 1, Frame: frame(14)}
-	relayed := wirepeer.Object{Flags: wirepeer.Relayed, Frame: frame(14)}
 	vnet := wirepeer.Object{Flags: wirepeer.VNET, Frame: frame(14)}
 	testRules(t, []rule{
 		{
 			name: "parts in their order",
 			law:  "The flags say which parts it has, in this order:",
+			side: func(r *wirepeer.Receiver) {
+				r.Self, r.Behind = all.Destination, map[wirepeer.Member]bool{all.Source: true}
+			},
 			in:   [][]byte{datagram(record(1, 0x70, append(parts, frame(14)...)...))},
 			want: events{all},
 		},
@@ -151,8 +153,8 @@ func TestWhole(t *testing.T) {
 			name: "least objects",
 			law:  "| 14 to 65,597 |",
 			in: [][]byte{datagram(wirepeer.AppendWhole(nil, plain(frame(14))), wirepeer.AppendWhole(nil, striped),
-				wirepeer.AppendWhole(nil, relayed), wirepeer.AppendWhole(nil, vnet))},
-			want: events{plain(frame(14)), striped, relayed, vnet},
+				wirepeer.AppendWhole(nil, vnet))},
+			want: events{plain(frame(14)), striped, vnet},
 		},
 		{
 			name: "shorter than its parts and a frame",
@@ -163,19 +165,74 @@ func TestWhole(t *testing.T) {
 			drops: drops{"malformed": 7},
 		},
 		{
-			name:  "striped to a receiver that did not say so",
-			law:   "any other drops them (`unknown_record`).",
-			takes: func(f *wirepeer.Features) { *f &^= wirepeer.STRIPE },
+			name: "striped to a receiver that did not say so",
+			law:  "any other drops them (`unknown_record`).",
+			side: func(r *wirepeer.Receiver) { r.Features &^= wirepeer.STRIPE },
 			in: [][]byte{datagram(wirepeer.AppendWhole(nil, striped),
 				slice(wirepeer.Striped, 0, 0, 20, make([]byte, 10)), slice(wirepeer.Striped, 0, 10, 20, make([]byte, 10)))},
 			drops: drops{"unknown_record": 2},
 		},
 		{
-			name:  "relayed to a receiver that did not say so",
-			law:   "A receiver that did not say RELAY",
-			takes: func(f *wirepeer.Features) { *f &^= wirepeer.RELAY },
-			in:    [][]byte{datagram(wirepeer.AppendWhole(nil, relayed))},
-			drops: drops{"relay": 1},
+			name:  "lane 0",
+			law:   "it carries heartbeats but no frames (objects that come on it are dropped, `malformed`)",
+			side:  func(r *wirepeer.Receiver) { r.Control = true },
+			in:    [][]byte{datagram(beat, wirepeer.AppendWhole(nil, vnet), begin(0), end(0), head(0, 1, 30, []byte{1}), record(7, 0))},
+			want:  events{beats},
+			drops: drops{"malformed": 4, "unknown_record": 1},
+		},
+	})
+}
+
+// TestRelayed has a receiver {1} with the session to {2}, and further members.
+func TestRelayed(t *testing.T) {
+	const (
+		destination = "A receiver that is the destination takes one as coming from the member `source`, if the peer that sent it is its way to that member."
+		forwards    = "A receiver that is not, and said RELAY, forwards it if `source` is the peer that it came from and it has a session with the destination;"
+		section5    = "it cuts the object anew and does not apply section 5."
+		other       = "Any other receiver drops it (`relay`)."
+		first       = "An object with a flag that the receiver does not take is dropped when it is whole, once, before anything else about it is looked at: STRIPED (`unknown_record`) before RELAYED (`relay`)."
+	)
+	side := func(features wirepeer.Features) func(*wirepeer.Receiver) {
+		return func(r *wirepeer.Receiver) {
+			r.Features = features
+			r.Self, r.Peer = wirepeer.Member{1}, wirepeer.Member{2}
+			r.Behind = map[wirepeer.Member]bool{{3}: true}
+			r.Sessions = map[wirepeer.Member]bool{{2}: true, {4}: true}
+		}
+	}
+	object := func(to, from byte, n int) wirepeer.Object {
+		return wirepeer.Object{Flags: wirepeer.Relayed, Destination: wirepeer.Member{to}, Source: wirepeer.Member{from}, Frame: frame(n)}
+	}
+	in := func(objects ...wirepeer.Object) [][]byte {
+		var b [][]byte
+		for _, o := range objects {
+			b = append(b, wirepeer.AppendWhole(nil, o))
+		}
+		return [][]byte{datagram(b...)}
+	}
+	bad := object(4, 2, 14)
+	bad.Flags |= wirepeer.VNET
+	bad.Header[0] = 77
+	both := object(1, 3, 14)
+	both.Flags |= wirepeer.Striped
+	testRules(t, []rule{
+		{name: "to me", law: destination, side: side(wirepeer.VIA), in: in(object(1, 3, 14)), want: events{object(1, 3, 14)}},
+		{name: "to me on another way", law: destination, side: side(wirepeer.VIA), in: in(object(1, 4, 14)), drops: drops{"relay": 1}},
+		{name: "to me from the peer itself", law: destination, side: side(wirepeer.VIA), in: in(object(1, 2, 14)), drops: drops{"relay": 1}},
+		{name: "to me, too long", law: limit, side: side(wirepeer.VIA), in: in(object(1, 3, 1515)), drops: drops{"mtu_peer": 1}},
+		{name: "to another", law: forwards, side: side(wirepeer.RELAY), in: in(object(4, 2, 14)), want: events{wirepeer.Forwarded(object(4, 2, 14))}},
+		{name: "to one that is not here", law: forwards, side: side(wirepeer.RELAY), in: in(object(5, 2, 14)), drops: drops{"relay": 1}},
+		{name: "to another from another", law: forwards, side: side(wirepeer.RELAY), in: in(object(4, 3, 14)), drops: drops{"relay": 1}},
+		{name: "forwarded as it is", law: section5, side: side(wirepeer.RELAY), in: in(object(4, 2, 9000), bad), want: events{wirepeer.Forwarded(object(4, 2, 9000)), wirepeer.Forwarded(bad)}},
+		{name: "to me, no relay only", law: other, side: side(wirepeer.RELAY), in: in(object(1, 3, 14)), drops: drops{"relay": 1}},
+		{name: "to another, no relay", law: other, side: side(wirepeer.VIA), in: in(object(4, 2, 14)), drops: drops{"relay": 1}},
+		{name: "takes none", law: first, side: side(0), in: in(object(1, 3, 14), object(4, 2, 9000)), drops: drops{"relay": 2}},
+		{name: "neither flag", law: first, side: side(0), in: in(both), drops: drops{"unknown_record": 1}},
+		{name: "before its length", law: first, side: side(0), in: [][]byte{datagram(record(1, 0x20, 1), record(1, 0x60))}, drops: drops{"relay": 1, "unknown_record": 1}},
+		{
+			name: "when it is whole", law: first, side: side(0),
+			in:    [][]byte{datagram(slice(0x20, 0, 0, 30, make([]byte, 10))), datagram(slice(0x20, 0, 10, 30, make([]byte, 20)), slice(0x20, 1, 0, 29, []byte{1}))},
+			drops: drops{"relay": 1, "malformed": 1},
 		},
 	})
 }

@@ -65,8 +65,8 @@ type Sender struct {
 }
 
 // Datagrams packs objects, which all wait now, into datagrams as §3 and §4
-// say: each full but the last, frames cut where a datagram ends, and a HEAD in
-// the datagram after the one with the first slice of a superframe.
+// say: each full but the last, frames cut where a datagram ends, and a HEAD first
+// in the datagram after the one with the first slice of a superframe.
 func (s *Sender) Datagrams(objects []Object) [][]byte {
 	var out [][]byte
 	var head []byte // the HEAD record that the next datagram begins with
@@ -92,7 +92,7 @@ func (s *Sender) Datagrams(objects []Object) [][]byte {
 			room := s.Size - len(b) - recordHeader - sliceFixed
 			n := min(room, total-offset)
 			b = AppendSlice(b, o.Flags, id, offset, total, bytes[offset:offset+n])
-			if offset == 0 && o.superframe() {
+			if offset == 0 && o.salvageable() {
 				head = AppendHead(nil, o.Flags, id, total, bytes[:min(maxHead, total)])
 			}
 			offset += n
@@ -119,7 +119,12 @@ func (s *Sender) finish(b []byte, size int) []byte {
 	return Pad(b, size)
 }
 
-// superframe reports whether o has a GSO type.
-func (o Object) superframe() bool {
-	return o.Flags&VNET != 0 && parseVNET(o.Header).gsoType != gsoNone
+// salvageable reports whether o is a superframe whose headers fit a HEAD.
+func (o Object) salvageable() bool {
+	v := parseVNET(o.Header)
+	if v.gsoType == gsoNone {
+		return false
+	}
+	headers, ok := v.superframe(o.Frame)
+	return ok && o.Flags.partsBytes()+headers <= maxHead
 }

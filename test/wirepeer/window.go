@@ -2,7 +2,10 @@
 
 package wirepeer
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"slices"
+)
 
 const (
 	// windowIDs is how many ids a receiver keeps, up to the newest (§4).
@@ -84,8 +87,7 @@ type assembly struct {
 // was the last of it, else nil. It calls drop once for each count.
 func (w *window) add(p part, drop func(reason string)) []byte {
 	if !w.admit(p.id, drop) {
-		drop(Late)
-		return nil
+		return late(p, drop)
 	}
 	a := w.ids[p.id]
 	if a == nil {
@@ -100,20 +102,27 @@ func (w *window) add(p part, drop func(reason string)) []byte {
 		a.received = make([]bool, p.total)
 	}
 	if a.closed {
-		drop(Late)
-		return nil
+		return late(p, drop)
 	}
 	if !a.take(p) {
 		a.close()
 		drop(Malformed)
 		return nil
 	}
-	if !a.whole() {
+	if slices.Contains(a.received, false) {
 		return nil
 	}
 	b := a.bytes
 	a.close()
 	return b
+}
+
+// late is step 3: a part of a closed object.
+func late(p part, drop func(reason string)) []byte {
+	if !p.head {
+		drop(Late)
+	}
+	return nil
 }
 
 // admit is step 2: it reports whether id is in the window, which it moves up
@@ -131,7 +140,7 @@ func (w *window) admit(id uint16, drop func(reason string)) bool {
 	}
 	w.newest = id
 	for old, a := range w.ids {
-		// Without sign: after a jump an id can be more than 32,767 behind.
+		// Modulo 65,536: after a jump an id can be more than 32,767 behind.
 		if behind := w.newest - old; behind < windowIDs {
 			continue
 		}
@@ -185,13 +194,4 @@ func (a *assembly) runs() int {
 		in = got
 	}
 	return n
-}
-
-func (a *assembly) whole() bool {
-	for _, got := range a.received {
-		if !got {
-			return false
-		}
-	}
-	return true
 }
