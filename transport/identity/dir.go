@@ -56,7 +56,8 @@ func Open(path string) (*Dir, error) {
 	return &Dir{path: disk.path, files: disk}, nil
 }
 
-// Close gives the lock back, after a change that is under way. From then on
+// Close gives the lock back, after a change that is under way. A directory that
+// Open made and that is empty still goes with it. From then on
 // what needs the directory, at a Member too, returns os.ErrClosed; TLS configs
 // made before go on working.
 func (d *Dir) Close() error {
@@ -69,6 +70,9 @@ func (d *Dir) Close() error {
 	d.files = nil
 	return err
 }
+
+// Path returns where the directory is, for messages to people.
+func (d *Dir) Path() string { return d.path }
 
 // Load returns this site's membership as stored. The error is ErrNotEnrolled
 // (errors.Is) when there is none.

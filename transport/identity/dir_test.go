@@ -46,6 +46,45 @@ func TestOpenMakesDirectory(t *testing.T) {
 	}
 }
 
+// A directory made for nothing goes again; one that was there stays.
+func TestCloseTakesEmptyDirectoryAway(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		before func(path string) error
+		put    func(d *identity.Dir) error
+		stays  bool
+	}{
+		{"made for nothing", nil, nil, false},
+		{"made and used", nil, func(d *identity.Dir) error { _, err := d.SiteKey(); return err }, true},
+		{"was there", func(path string) error { return os.Mkdir(path, 0o700) }, nil, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "state")
+			if test.before != nil {
+				if err := test.before(path); err != nil {
+					t.Fatal(err)
+				}
+			}
+			d, err := identity.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.put != nil {
+				if err := test.put(d); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Lstat(path); (err == nil) != test.stays {
+				t.Errorf("directory after Close: %v, want it to stay: %v", err, test.stays)
+			}
+		})
+	}
+}
+
 func TestFilesAreSecret(t *testing.T) {
 	t.Parallel()
 	home := identity.MustFound(t, "home")
@@ -364,7 +403,7 @@ func TestLocked(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = identity.Open(path)
-	if want := fmt.Sprintf("%s is in use by process %d (", path, os.Getpid()); err == nil || !strings.Contains(err.Error(), want) {
+	if want := fmt.Sprintf("%s is in use by \"identity.test\" (pid %d) (", path, os.Getpid()); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("second Open: %v, want %s", err, want)
 	}
 	for _, content := range []string{"", "\x1b[2J", "-5", strings.Repeat("9", 100)} {
@@ -414,7 +453,7 @@ func TestLockedByAnotherProcess(t *testing.T) {
 		t.Errorf("holder says %q, %v", line, err)
 	}
 	_, err = identity.Open(path)
-	if want := fmt.Sprintf("in use by process %d (", holder.Process.Pid); err == nil || !strings.Contains(err.Error(), want) {
+	if want := fmt.Sprintf("in use by \"identity.test\" (pid %d) (", holder.Process.Pid); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("Open: %v, want %s", err, want)
 	}
 	if err := holder.Process.Kill(); err != nil {

@@ -5,6 +5,7 @@
 package identity
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -77,6 +78,7 @@ func replace(fs files, name string, data []byte) error {
 type disk struct {
 	path string
 	dir  *os.File
+	made bool // by openDisk
 }
 
 // pidFile tells a second process who holds the lock. It is no part of the
@@ -87,17 +89,18 @@ const pidFile = "pid"
 func openDisk(path string) (*disk, error) {
 	// Cleaned of a trailing slash, which would make O_NOFOLLOW follow.
 	path = filepath.Clean(path)
-	if err := makeDir(path); err != nil {
-		return nil, fmt.Errorf("make state directory: %w", err)
+	made, err := makeDir(path)
+	if err != nil {
+		return nil, explainDir(path, err)
 	}
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		if info, lerr := os.Lstat(path); lerr == nil && info.Mode()&os.ModeSymlink != 0 {
 			return nil, fmt.Errorf("state directory %s is a symbolic link (give the directory itself)", path)
 		}
-		return nil, &os.PathError{Op: "open state directory", Path: path, Err: err}
+		return nil, explainDir(path, err)
 	}
-	d := &disk{path: path, dir: os.NewFile(uintptr(fd), path)}
+	d := &disk{path: path, dir: os.NewFile(uintptr(fd), path), made: made}
 	if err := d.claim(); err != nil {
 		d.dir.Close()
 		return nil, err
@@ -105,29 +108,44 @@ func openDisk(path string) (*disk, error) {
 	return d, nil
 }
 
+// explainDir says what to do when the directory cannot be made or opened.
+func explainDir(path string, err error) error {
+	remedy := "choose another --state-dir"
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		remedy = "run as root, or as the user that it belongs to"
+	case errors.Is(err, unix.EROFS):
+		remedy = "make " + filepath.Dir(path) + " writable, or " + remedy
+	case errors.Is(err, unix.ENOSPC):
+		remedy = "free some space, or " + remedy
+	}
+	return fmt.Errorf("state directory %s: %w (%s)", path, err, remedy)
+}
+
 // makeDir makes path and what is missing above it, each durable before the
-// next, so that a network founded in it cannot vanish with its directory.
-func makeDir(path string) error {
-	err := os.Mkdir(path, 0o700)
+// next, so that a network founded in it cannot vanish with its directory. It
+// reports whether path was missing.
+func makeDir(path string) (made bool, err error) {
+	err = os.Mkdir(path, 0o700)
 	parent := filepath.Dir(path)
 	if errors.Is(err, os.ErrNotExist) && parent != path {
-		if err := makeDir(parent); err != nil {
-			return err
+		if _, err := makeDir(parent); err != nil {
+			return false, err
 		}
 		err = os.Mkdir(path, 0o700)
 	}
 	if errors.Is(err, os.ErrExist) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	f, err := os.Open(parent)
 	if err != nil {
-		return err
+		return true, err
 	}
 	defer f.Close()
-	return f.Sync()
+	return true, f.Sync()
 }
 
 // claim checks that nobody else can write in the directory, and locks it.
@@ -175,7 +193,11 @@ func (d *disk) holder() string {
 	if err != nil {
 		return "another process"
 	}
-	return fmt.Sprintf("process %d", pid)
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return fmt.Sprintf("process %d", pid)
+	}
+	return fmt.Sprintf("%+q (pid %d)", bytes.TrimSpace(name), pid)
 }
 
 func (d *disk) read(name string) ([]byte, error) {
@@ -246,9 +268,13 @@ func (d *disk) remove(name string) error {
 
 func (d *disk) sync() error { return d.dir.Sync() }
 
-// close gives the lock back, after the name of its holder.
+// close gives the lock back, after the name of its holder. A directory that we
+// made for nothing goes too.
 func (d *disk) close() error {
 	_ = d.remove(pidFile) // it may not be there: see leavePID
+	if d.made {
+		_ = unix.Rmdir(d.path) // refused when there is something in it
+	}
 	return d.dir.Close()
 }
 

@@ -210,9 +210,6 @@ func (m *Member) EditState(t testing.TB, edit func(state map[string]any)) {
 // Dir returns the directory of m.
 func (m *Member) Dir() *Dir { return m.dir }
 
-// Path returns where d is.
-func (d *Dir) Path() string { return d.path }
-
 // Issued returns the founder's list as "site key" lines, in order.
 func (m *Member) Issued(t testing.TB) []string {
 	t.Helper()

@@ -49,6 +49,9 @@ type Member struct {
 // none of it.
 func (d *Dir) memberLocked(st *state) (*Member, error) {
 	key, err := d.readKeyLocked(siteKeyFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w (restore it from a backup)", err)
+	}
 	if err != nil {
 		return nil, err
 	}
