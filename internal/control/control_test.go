@@ -382,7 +382,7 @@ func TestListen(t *testing.T) {
 	t.Run("live", func(t *testing.T) {
 		path := serve(t, &fake{})
 		_, err := control.Listen(path)
-		want := fmt.Sprintf("%s: in use by process %d (", path, os.Getpid())
+		want := fmt.Sprintf("%s: in use by \"control.test\" (pid %d) (", path, os.Getpid())
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}

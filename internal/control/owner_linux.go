@@ -26,5 +26,5 @@ func owner(c *net.UnixConn) string {
 	if err != nil {
 		return fmt.Sprintf("process %d", peer.Pid)
 	}
-	return fmt.Sprintf("process %d (%+q)", peer.Pid, strings.TrimSpace(string(name)))
+	return fmt.Sprintf("%+q (pid %d)", strings.TrimSpace(string(name)), peer.Pid)
 }

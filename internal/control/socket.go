@@ -33,7 +33,7 @@ type socket struct {
 
 func listen(path string) (*socket, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w (choose another --socket)", err)
 	}
 	if err := removeStale(path); err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func listen(path string) (*socket, error) {
 	}}
 	l, err := private.Listen(context.Background(), "unix", path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w (choose another --socket)", err)
 	}
 	unixListener := l.(*net.UnixListener)
 	unixListener.SetUnlinkOnClose(false)
