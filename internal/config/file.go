@@ -9,8 +9,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -32,20 +34,38 @@ func read(path string) ([]key, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
 	case err != nil:
-		return nil, err
+		return nil, explain(path, err)
 	case !info.Mode().IsRegular(): // to open a FIFO would block
 		return nil, fmt.Errorf("%s: not a regular file (name a TOML file)", path)
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, explain(path, err)
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
 	if err != nil {
-		return nil, err
+		return nil, explain(path, err)
 	}
 	return parse(path, text)
+}
+
+// explain says what to do when the system does not let us read or make the file
+// at path.
+func explain(path string, err error) error {
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		err = errno // without the name of the call and of a file half made
+	}
+	remedy := "choose another with --config"
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		remedy = "run as root, or " + remedy
+	case errors.Is(err, syscall.EROFS):
+		remedy = fmt.Sprintf("make %s writable, or %s", filepath.Dir(path), remedy)
+	case errors.Is(err, syscall.ENOSPC):
+		remedy = "free some space, or " + remedy
+	}
+	return fmt.Errorf("config file %s: %w (%s)", path, err, remedy)
 }
 
 // parse splits TOML into keys. Syntax errors say path, line and column.

@@ -87,18 +87,18 @@ func Prepare(c Config, thisRun ...string) (*Draft, error) {
 	}
 	dir := filepath.Dir(d.path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("config file: %w", err)
+		return nil, explain(d.path, err)
 	}
 	f, err := os.CreateTemp(dir, "."+filepath.Base(d.path)+".*")
 	if err != nil {
-		return nil, fmt.Errorf("config file: %w", err)
+		return nil, explain(d.path, err)
 	}
 	d.temp = f.Name()
 	_, err = f.WriteString(c.file())
 	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
 	if err != nil {
 		d.Discard()
-		return nil, fmt.Errorf("config file: %w", err)
+		return nil, explain(d.path, err)
 	}
 	return d, nil
 }
@@ -132,15 +132,15 @@ func (d *Draft) Commit() error {
 	if err := os.Link(d.temp, d.path); errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("config file %s: made by somebody else meanwhile, and kept (see whether it is right)", d.path)
 	} else if err != nil {
-		return fmt.Errorf("config file: %w", err)
+		return explain(d.path, err)
 	}
 	dir, err := os.Open(filepath.Dir(d.path))
 	if err != nil {
-		return fmt.Errorf("config file: %w", err)
+		return explain(d.path, err)
 	}
 	defer dir.Close()
 	if err := dir.Sync(); err != nil {
-		return fmt.Errorf("config file: %w", err)
+		return explain(d.path, err)
 	}
 	return nil
 }
