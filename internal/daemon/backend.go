@@ -5,6 +5,7 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -93,8 +94,9 @@ func (b backend) Stations() []control.Station {
 
 // AddStation implements control.Backend.
 func (b backend) AddStation(mac net.HardwareAddr, vlan uint16, port string) error {
-	return b.s.changeStatics(func() error {
-		if err := b.s.sw.AddStatic(frame.NewStation(mac, vlan), port); err != nil {
+	station := frame.NewStation(mac, vlan)
+	return b.s.changeStatic(station, func() error {
+		if err := b.s.sw.AddStatic(station, port); err != nil {
 			return fmt.Errorf("%w: %w", control.ErrInvalid, err)
 		}
 		return nil
@@ -103,8 +105,8 @@ func (b backend) AddStation(mac net.HardwareAddr, vlan uint16, port string) erro
 
 // DelStation implements control.Backend.
 func (b backend) DelStation(mac net.HardwareAddr, vlan uint16) error {
-	return b.s.changeStatics(func() error {
-		station := frame.NewStation(mac, vlan)
+	station := frame.NewStation(mac, vlan)
+	return b.s.changeStatic(station, func() error {
 		if !b.s.sw.Delete(station) {
 			return fmt.Errorf("%w: no entry for %s", control.ErrNotFound, station)
 		}
@@ -112,14 +114,28 @@ func (b backend) DelStation(mac net.HardwareAddr, vlan uint16) error {
 	})
 }
 
-// changeStatics makes a change to the static entries and stores them.
-func (s *site) changeStatics(change func() error) error {
+// changeStatic makes a change to a station's entry and, if it has or had a
+// static one, stores it. What cannot be stored is taken back: it would not
+// survive a restart, and the one who asked is told that it failed.
+func (s *site) changeStatic(station frame.Station, change func() error) error {
 	s.statics.Lock()
 	defer s.statics.Unlock()
+	before, had := s.sw.Statics()[station]
 	if err := change(); err != nil {
 		return err
 	}
-	return saveStatics(s.dir, s.sw)
+	if after, has := s.sw.Statics()[station]; had == has && before == after {
+		return nil
+	}
+	err := saveStatics(s.dir, s.sw)
+	switch {
+	case err == nil:
+	case had:
+		err = errors.Join(err, s.sw.AddStatic(station, before))
+	default:
+		s.sw.Delete(station)
+	}
+	return err
 }
 
 // FlushStations implements control.Backend.

@@ -12,6 +12,8 @@ import (
 	"net"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/l2bridge/l2bridge/internal/config"
 	"github.com/l2bridge/l2bridge/transport"
 	"github.com/l2bridge/l2bridge/transport/identity"
@@ -50,6 +52,13 @@ func Init(_ context.Context, cfg config.Config, log *slog.Logger) error {
 // a member of the token's network already is left as it is, and so is any
 // member when text is "". It gives up after timeout.
 func Join(ctx context.Context, cfg config.Config, text string, timeout time.Duration, log *slog.Logger) error {
+	var token identity.Token
+	if text != "" {
+		var err error
+		if token, err = identity.ParseToken(text); err != nil {
+			return err
+		}
+	}
 	dir, err := identity.Open(cfg.StateDir)
 	if err != nil {
 		return err
@@ -57,10 +66,6 @@ func Join(ctx context.Context, cfg config.Config, text string, timeout time.Dura
 	defer dir.Close()
 	if text == "" {
 		_, err := dir.Load()
-		return err
-	}
-	token, err := identity.ParseToken(text)
-	if err != nil {
 		return err
 	}
 	switch m, err := dir.Load(); {
@@ -71,11 +76,8 @@ func Join(ctx context.Context, cfg config.Config, text string, timeout time.Dura
 	case !errors.Is(err, identity.ErrNotEnrolled):
 		return err
 	}
-	site := cfg.Site
-	if _, given := cfg.Places["site"]; token.Site != "" && !given {
-		site = token.Site
-	}
-	if err := identity.ValidSite(site); err != nil {
+	site, err := joinAs(cfg, token)
+	if err != nil {
 		return err
 	}
 	// The peers given by hand come first: whoever gave them knows the way.
@@ -84,11 +86,14 @@ func Join(ctx context.Context, cfg config.Config, text string, timeout time.Dura
 	defer cancel()
 	log.Info("joining", "site", site, "network", token.Network, "addrs", token.Addrs)
 	m, addrs, err := transport.Enrol(ctx, func() (net.PacketConn, error) {
-		return udpconn.Listen(cfg.Listen, udpconn.Options{})
+		return listen(cfg)
 	}, dir, token, site)
 	if err != nil {
 		var refusal *identity.Refusal
-		if errors.As(err, &refusal) || errors.Is(err, identity.ErrNotMember) {
+		switch {
+		case errors.Is(err, identity.ErrUnavailable): // the founder's trouble, not a judgement
+			return err
+		case errors.As(err, &refusal), errors.Is(err, identity.ErrNotMember):
 			return fmt.Errorf("%w: %w", ErrRefused, err)
 		}
 		return err
@@ -98,4 +103,30 @@ func Join(ctx context.Context, cfg config.Config, text string, timeout time.Dura
 	}
 	log.Info("joined", "site", m.Site, "network", m.Network, "id", m.ID)
 	return nil
+}
+
+// joinAs returns the name to join under: the one that was given, else the
+// token's, else the host's.
+func joinAs(cfg config.Config, token identity.Token) (string, error) {
+	place, given := cfg.Places["site"]
+	switch {
+	case token.Site == "" || given && cfg.Site == token.Site:
+		return cfg.Site, identity.ValidSite(cfg.Site)
+	case given:
+		return "", &config.Error{Place: place, Key: "site", Value: cfg.Site,
+			Rule: fmt.Sprintf("the token is for site %q (leave the setting out, or ask for a token for %s)", token.Site, cfg.Site)}
+	}
+	return token.Site, nil
+}
+
+// listen opens the tunnel's socket.
+func listen(cfg config.Config) (*udpconn.Conn, error) {
+	conn, err := udpconn.Listen(cfg.Listen, udpconn.Options{})
+	switch {
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("%w (no device of this machine has that address: choose another with --listen, or [::]:%d for all)", err, cfg.Listen.Port())
+	case errors.Is(err, unix.EACCES):
+		return nil, fmt.Errorf("%w (run as root, or choose a port from 1024 on with --listen)", err)
+	}
+	return conn, err
 }

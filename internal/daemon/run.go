@@ -94,7 +94,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	// That the socket did not get its buffers is a hint in `status`; quic-go
 	// would print a line of its own.
 	os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
-	if s.conn, err = udpconn.Listen(cfg.Listen, udpconn.Options{}); err != nil {
+	if s.conn, err = listen(cfg); err != nil {
 		return err
 	}
 	defer s.conn.Close()

@@ -51,10 +51,10 @@ func loadStatics(dir *identity.Dir, sw *bridge.Switch) error {
 	for _, s := range all {
 		mac, err := net.ParseMAC(s.MAC)
 		if err != nil || len(mac) != 6 || s.VLAN > 4094 {
-			return fmt.Errorf("%s: bad entry %q vlan %d (mend or remove the file)", staticsFile, s.MAC, s.VLAN)
+			return damaged(dir, staticsFile, fmt.Errorf("entry %q vlan %d is no station", s.MAC, s.VLAN))
 		}
 		if err := sw.AddStatic(frame.NewStation(mac, s.VLAN), s.Port); err != nil {
-			return fmt.Errorf("%s: %w", staticsFile, err)
+			return damaged(dir, staticsFile, err)
 		}
 	}
 	return nil
@@ -73,11 +73,16 @@ func readJSON(dir *identity.Dir, name string, v any) error {
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if err == nil {
-		err = json.Unmarshal(data, v)
-	}
 	if err != nil {
-		return fmt.Errorf("read %s in the state directory: %w", name, err)
+		return err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return damaged(dir, name, err)
 	}
 	return nil
+}
+
+// damaged says that a file does not hold what we wrote. No key is lost with it.
+func damaged(dir *identity.Dir, name string, err error) error {
+	return fmt.Errorf("state directory %s: %s: %w (mend or remove the file)", dir.Path(), name, err)
 }
