@@ -30,7 +30,12 @@ holds for this run.`,
 		Example: `  l2bridge join l2b1_...
   l2bridge join --peer site-b:4433
   l2bridge join --peer site-b:4433 --token l2b1_... --site office --bridge br-lan`,
-		Args: between(0, 1, "one TOKEN at most"),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 { // perhaps pieces of a token: a secret
+				return usagef("%d arguments: want one TOKEN at most (paste it as one word)", len(args))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case len(args) == 1 && token != "":
@@ -92,7 +97,8 @@ const maxTokenBytes = 512
 var tokenShape = regexp.MustCompile(`^l2b1_[A-Za-z0-9_-]+$`)
 
 // checkToken refuses what is no token at sight, so that a slip of the hand is
-// a usage error. "" is none. What the token holds is judged at enrolment.
+// a usage error, and shows none of it: it may be a token with something at its
+// end. "" is none. What the token holds is judged at enrolment.
 func checkToken(token string) error {
 	switch {
 	case token == "":
@@ -100,7 +106,7 @@ func checkToken(token string) error {
 	case len(token) > maxTokenBytes:
 		return usagef("token of %d bytes: want %d at most (paste it once)", len(token), maxTokenBytes)
 	case !tokenShape.MatchString(token):
-		return usagef("%.64q is no token: want l2b1_ and then letters, digits, - and _ (for a peer say --peer HOST:PORT)", token)
+		return usagef("that is no token: want l2b1_ and then letters, digits, - and _ (copy the one line that \"l2bridge invite\" printed; for a peer say --peer HOST:PORT)")
 	}
 	return nil
 }
