@@ -198,7 +198,7 @@ func (b backend) Invite(_ context.Context, site string, ttl time.Duration) (stri
 	}
 	token, err := s.member.Invite(site, ttl, addrs)
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", control.ErrInvalid, err)
+		return "", err // of what was asked or of the disk; its text says which
 	}
 	return token.String(), nil
 }
