@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -50,9 +51,13 @@ func (d *dialer) run(ctx context.Context, g *errgroup.Group) {
 		if !sleep(ctx, wait/2+mrand.N(wait/2+1)) {
 			return
 		}
-		if p := d.peerUp(); p != nil {
-			// Somebody else's dial reached it. It is asked again when it may
-			// be gone: nothing is lost by looking often.
+		if s := d.reached(); s != nil {
+			// Somebody else's dial reached the peer.
+			select {
+			case <-s.done:
+			case <-ctx.Done():
+				return
+			}
 			wait = firstRetry
 			continue
 		}
@@ -61,7 +66,9 @@ func (d *dialer) run(ctx context.Context, g *errgroup.Group) {
 		if ctx.Err() != nil {
 			return
 		}
-		d.report(err)
+		if d.reached() == nil {
+			d.report(err)
+		}
 		switch {
 		case errors.Is(err, errSelf):
 			wait = time.Minute
@@ -73,22 +80,43 @@ func (d *dialer) run(ctx context.Context, g *errgroup.Group) {
 	}
 }
 
-// peerUp returns the peer that answered at the address, if it has a session.
-func (d *dialer) peerUp() *Peer {
+// reached returns the session with the peer that answered at the address, or
+// nil.
+func (d *dialer) reached() *session {
 	d.mesh.mu.Lock()
 	defer d.mesh.mu.Unlock()
-	if p := d.mesh.peers[d.id]; p != nil && p.session.Load() != nil {
-		return p
+	if p := d.mesh.peers[d.id]; p != nil {
+		return p.session.Load()
 	}
 	return nil
 }
 
+// claim notes who answered, and reports whether it is ours to make a session
+// with: nobody has one, and no other dialer is about to. It is ended by release.
+func (d *dialer) claim(id identity.ID) bool {
+	d.mesh.mu.Lock()
+	defer d.mesh.mu.Unlock()
+	d.id = id
+	if p := d.mesh.peers[id]; d.mesh.dialled[id] || p != nil && p.session.Load() != nil {
+		return false
+	}
+	d.mesh.dialled[id] = true
+	d.trouble = ""
+	return true
+}
+
+func (d *dialer) release() {
+	d.mesh.mu.Lock()
+	delete(d.mesh.dialled, d.id)
+	d.mesh.mu.Unlock()
+}
+
 // report keeps what stands in the way, and logs it when it is news.
 func (d *dialer) report(err error) {
-	text := "closed"
-	if err != nil {
-		text = identity.Clean(err.Error())
+	if err == nil {
+		return // another dialer has the peer
 	}
+	text := identity.Clean(err.Error())
 	d.mesh.mu.Lock()
 	news := text != d.trouble
 	d.trouble = text
@@ -114,54 +142,59 @@ func (d *dialer) dial(ctx context.Context, g *errgroup.Group) error {
 	}
 	m.mu.Lock()
 	d.candidates = addrs
-	m.refreshOuterLocked()
 	m.mu.Unlock()
+	m.refreshOuter()
 
 	var session [8]byte
 	rand.Read(session[:])
-	control, err := race(ctx, addrs, func(ctx context.Context, addr netip.AddrPort) (*lane, error) {
-		return m.dialLane(ctx, addr, session, 0)
+	control, errs := race(ctx, addrs, func(ctx context.Context, addr netip.AddrPort) (*lane, error) {
+		l, err := m.dialLane(ctx, addr, session, 0)
+		if err == nil && l.id == m.cfg.Member.ID {
+			closeFor(l.conn, errSelf)
+			return nil, errSelf
+		}
+		return l, err
 	}, func(l *lane) { closeFor(l.conn, errReplaced) })
-	if err != nil {
-		return err
+	if errs != nil {
+		return worst(errs, errSelf)
 	}
-	if control.id == m.cfg.Member.ID {
-		closeFor(control.conn, errSelf)
-		return errSelf
-	}
-	m.mu.Lock()
-	d.id = control.id
-	m.mu.Unlock()
-	if d.peerUp() != nil {
+	if !d.claim(control.id) {
 		closeFor(control.conn, errReplaced)
 		return nil
 	}
-	dialCtx, cancel := context.WithTimeout(ctx, greeting)
-	defer cancel()
-	data, err := m.dialLane(dialCtx, control.remote(), session, 1)
+	defer d.release()
+	data, err := m.dialLane(ctx, control.remote(), session, 1)
 	if err != nil {
 		closeFor(control.conn, err)
 		return err
 	}
+	s := newSession(ctx, m, control, true)
 	if data.id != control.id {
-		err := fmt.Errorf("%w: lanes of two members", wire.ErrProtocol)
-		closeFor(control.conn, err)
-		closeFor(data.conn, err)
-		return err
+		s.data = data
+		s.end(fmt.Errorf("%w: lanes of two members", wire.ErrProtocol))
+		s.close()
+		return context.Cause(s.ctx)
 	}
-	m.mu.Lock()
-	d.trouble = ""
-	m.mu.Unlock()
-	err = newSession(m, control, true).carry(ctx, g, data)
-	if errors.Is(err, errReplaced) {
+	if err = s.carry(ctx, g, data); errors.Is(err, errReplaced) {
 		return nil
 	}
-	return err
+	return explain(control.remote(), err)
+}
+
+// worst returns the first of the errors of a race that is not harmless, or else
+// one that is.
+func worst(errs []error, harmless error) error {
+	for _, err := range errs {
+		if !errors.Is(err, harmless) {
+			return err
+		}
+	}
+	return errs[0]
 }
 
 // dialLane connects to an address and exchanges hellos.
 func (m *Mesh) dialLane(ctx context.Context, addr netip.AddrPort, session [8]byte, number uint8) (*lane, error) {
-	ctx, cancel := context.WithTimeout(ctx, greeting)
+	ctx, cancel := context.WithTimeout(ctx, dialling)
 	defer cancel()
 	conn, err := m.quic.Dial(ctx, net.UDPAddrFromAddrPort(addr), m.cfg.Member.TLSConfig(wire.ALPN), quicConfig(int(number)))
 	if err != nil {
@@ -177,12 +210,20 @@ func (m *Mesh) dialLane(ctx context.Context, addr netip.AddrPort, session [8]byt
 
 // explain says in a user's words why a connection did not come about.
 func explain(addr netip.AddrPort, err error) error {
-	var crypto *quic.TransportError
-	var idle *quic.IdleTimeoutError
-	var handshake *quic.HandshakeTimeoutError
+	var (
+		crypto    *quic.TransportError
+		idle      *quic.IdleTimeoutError
+		handshake *quic.HandshakeTimeoutError
+		reset     *quic.StatelessResetError
+		closed    *quic.ApplicationError
+	)
 	switch {
 	case errors.As(err, &handshake), errors.As(err, &idle), errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%s does not answer (is l2bridge running there, and UDP port %d open?)", addr, addr.Port())
+	case errors.As(err, &reset):
+		return fmt.Errorf("%s has been restarted", addr)
+	case errors.As(err, &closed) && closed.Remote:
+		return fmt.Errorf("%s has closed the connection: %s", addr, closed.ErrorMessage)
 	case errors.As(err, &crypto) && crypto.ErrorCode.IsCryptoError() && crypto.Remote:
 		return fmt.Errorf("%s refused us (is this site a member of its network, and not revoked?): %w", addr, err)
 	}
@@ -207,7 +248,7 @@ func resolveAll(ctx context.Context, lookup lookupFunc, addresses []string) (all
 	if len(all) > 0 {
 		return all, nil
 	}
-	return nil, err
+	return nil, cmp.Or(err, errors.New("no address to dial"))
 }
 
 type lookupFunc = func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -236,7 +277,7 @@ func resolve(ctx context.Context, lookup lookupFunc, address string) ([]netip.Ad
 		ctx, cancel := context.WithTimeout(ctx, greeting)
 		defer cancel()
 		if all, err = lookup(ctx, host); err != nil {
-			return nil, fmt.Errorf("peer %q: %w", address, err)
+			return nil, fmt.Errorf("peer %q: %w", address, plain(err))
 		}
 	}
 	var v6, v4 []netip.Addr
@@ -262,6 +303,21 @@ func resolve(ctx context.Context, lookup lookupFunc, address string) ([]netip.Ad
 	return out, nil
 }
 
+// plain leaves out what the system's resolver tells of its own sockets: that is
+// different at each try, and would be news each time.
+func plain(err error) error {
+	var dns *net.DNSError
+	switch {
+	case !errors.As(err, &dns):
+		return err
+	case dns.IsNotFound:
+		return errors.New("there is no such name")
+	case dns.IsTimeout:
+		return errors.New("no name server answers")
+	}
+	return errors.New("the name cannot be looked up")
+}
+
 // without leaves out the addresses that are reached through the tunnel: a
 // session over itself would cut the branch that it sits on.
 func without(addrs []netip.AddrPort, through func(netip.Addr) bool) ([]netip.AddrPort, error) {
@@ -278,59 +334,53 @@ func without(addrs []netip.AddrPort, through func(netip.Addr) bool) ([]netip.Add
 }
 
 // race tries the addresses, each with a lead over the next, and returns the
-// first success. Later successes are given to lose; race returns only when no
-// try is under way.
-func race[T any](ctx context.Context, addrs []netip.AddrPort, try func(context.Context, netip.AddrPort) (T, error), lose func(T)) (T, error) {
-	type result struct {
-		v   T
-		err error
-	}
+// first success, or else the errors of all. Later successes are given to lose;
+// race returns only when no try is under way.
+func race[T any](ctx context.Context, addrs []netip.AddrPort, try func(context.Context, netip.AddrPort) (T, error), lose func(T)) (won T, errs []error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	results := make(chan result)
-	failed := make(chan struct{}, len(addrs)) // lets the next one go early
+	var (
+		tries  sync.WaitGroup
+		mu     sync.Mutex // guards what follows, and won
+		done   bool
+		failed = make(chan struct{}, len(addrs)) // lets the next one go early
+	)
+	errs = make([]error, len(addrs))
 	for i, addr := range addrs {
-		go func() {
+		tries.Go(func() {
 			lead := time.NewTimer(time.Duration(i) * stagger)
 			defer lead.Stop()
-			for waiting := i; waiting > 0; {
+			if i > 0 {
 				select {
 				case <-lead.C:
-					waiting = 0
 				case <-failed:
-					waiting = 0
 				case <-ctx.Done():
-					results <- result{err: ctx.Err()}
-					return
 				}
 			}
-			v, err := try(ctx, addr)
-			if err != nil {
+			var v T
+			err := ctx.Err()
+			if err == nil {
+				v, err = try(ctx, addr)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
+				errs[i] = err
 				failed <- struct{}{}
+			case done:
+				lose(v)
+			default:
+				won, done = v, true
+				cancel()
 			}
-			results <- result{v, err}
-		}()
+		})
 	}
-	var won T
-	var first error
-	done := false
-	for range addrs {
-		switch r := <-results; {
-		case r.err != nil:
-			if first == nil || errors.Is(first, context.Canceled) {
-				first = r.err
-			}
-		case done:
-			lose(r.v)
-		default:
-			won, done = r.v, true
-			cancel()
-		}
-	}
+	tries.Wait()
 	if done {
 		return won, nil
 	}
-	return won, first
+	return won, errs
 }
 
 // sleep waits, and reports false when ctx ended first.

@@ -19,32 +19,31 @@ import (
 // enrol judges a request to join on an accepted connection.
 func (m *Mesh) enrol(ctx context.Context, _ *errgroup.Group, conn *quic.Conn) {
 	addr := conn.RemoteAddr()
-	site, id, err := m.enrolOn(ctx, conn)
+	site, err := m.enrolOn(ctx, conn)
 	if err != nil {
-		m.cfg.Log.Warn("join refused", "addr", addr, "site", identity.Clean(site), "error", err)
+		m.refused.warn(m.cfg.Log, "join refused", err, "addr", addr, "site", site)
 	} else {
-		m.cfg.Log.Info("site joined", "addr", addr, "site", identity.Clean(site), "id", id)
+		m.cfg.Log.Info("site joined", "addr", addr, "site", site)
 	}
 }
 
-func (m *Mesh) enrolOn(ctx context.Context, conn *quic.Conn) (site, id string, err error) {
+func (m *Mesh) enrolOn(ctx context.Context, conn *quic.Conn) (site string, err error) {
 	defer func() { closeFor(conn, nil) }()
 	ctx, cancel := context.WithTimeout(ctx, greeting)
 	defer cancel()
 	stream, err := conn.AcceptStream(ctx)
 	if err != nil {
-		return "", "", err
+		return "", err
 	}
 	deadline, _ := ctx.Deadline()
 	stream.SetDeadline(deadline)
 	request, err := io.ReadAll(io.LimitReader(stream, identity.MaxMessage))
 	if err != nil {
-		return "", "", err
+		return "", err
 	}
 	cs := conn.ConnectionState().TLS
-	if peer, key, err := identity.Peer(cs); err == nil {
-		site, id = peer, key.String()
-	}
+	// The name is there for the log; it is the request that counts.
+	site = identity.Clean(cs.PeerCertificates[0].Subject.CommonName)
 	var members []string
 	if m.cfg.Enrolled != nil {
 		members = m.cfg.Enrolled()
@@ -59,7 +58,7 @@ func (m *Mesh) enrolOn(ctx context.Context, conn *quic.Conn) (site, id string, e
 	case <-conn.Context().Done():
 	case <-ctx.Done():
 	}
-	return site, id, err
+	return site, err
 }
 
 // Enrol joins the network of a token as site: it shows the key in dir to one of
@@ -92,10 +91,13 @@ func Enrol(ctx context.Context, listen func() (net.PacketConn, error), dir *iden
 	for {
 		candidates, err := resolveAll(ctx, systemLookup, token.Addrs)
 		if err == nil {
-			var reply []byte
-			if reply, err = race(ctx, candidates, ask, func([]byte) {}); err == nil {
+			reply, errs := race(ctx, candidates, ask, func([]byte) {})
+			if errs == nil {
 				return dir.Join(token, site, reply)
 			}
+			// Another machine may have one of the founder's addresses: it is
+			// hopeless only when all say so.
+			err = worst(errs, identity.ErrNotMember)
 		}
 		if errors.Is(err, identity.ErrNotMember) {
 			return nil, nil, err

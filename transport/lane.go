@@ -29,12 +29,13 @@ type lane struct {
 	hello  wire.Hello // what it said
 
 	packer wire.Packer
-	size   atomic.Int32  // greatest datagram that the connection takes at present
-	pongs  chan uint64   // nonces of pings to be answered
-	acks   chan ackProbe // probes to be answered, on the control lane
+	size   atomic.Int32 // greatest datagram that the connection takes at present
+	pongs  chan uint64  // nonces of pings to be answered
 }
 
-type ackProbe = wire.ProbeAck
+// maxDatagram bounds the datagrams that are sent: quic-go's packets end at 1452
+// bytes, but it is quic-go that says so.
+const maxDatagram = 2048
 
 // newLane judges the peer's hello against its certificate.
 func newLane(conn *quic.Conn, stream *quic.Stream, hello wire.Hello) (*lane, error) {
@@ -45,7 +46,11 @@ func newLane(conn *quic.Conn, stream *quic.Stream, hello wire.Hello) (*lane, err
 	if hello.ID != id {
 		return nil, fmt.Errorf("%w: hello of %s is in another member's name", wire.ErrProtocol, site)
 	}
+	if !conn.ConnectionState().SupportsDatagrams.Remote {
+		return nil, fmt.Errorf("%w: %s takes no QUIC datagrams", wire.ErrProtocol, site)
+	}
 	l := &lane{conn: conn, stream: stream, site: site, id: id, hello: hello, pongs: make(chan uint64, 1)}
+	l.size.Store(wire.MinSize)
 	l.measure()
 	return l, nil
 }
@@ -120,11 +125,12 @@ func readHello(ctx context.Context, stream *quic.Stream) (h wire.Hello, err erro
 }
 
 // measure asks the connection how great a datagram may be: one that cannot be
-// sent is refused at once, and the error tells.
+// sent is refused at once, and the error tells. A connection that has ended does
+// not tell; then nothing is sent either.
 func (l *lane) measure() {
 	var tooLarge *quic.DatagramTooLargeError
 	if err := l.conn.SendDatagram(impossible); errors.As(err, &tooLarge) {
-		l.size.Store(int32(max(wire.MinSize, tooLarge.MaxDatagramPayloadSize)))
+		l.size.Store(int32(min(max(wire.MinSize, tooLarge.MaxDatagramPayloadSize), maxDatagram)))
 	}
 }
 
@@ -134,8 +140,7 @@ var impossible = make([]byte, 1<<16)
 // send packs what waits in the queue into datagrams until ctx or the connection
 // ends. It is the one goroutine that SendDatagram may block.
 func (l *lane) send(ctx context.Context, q *egress.Queue, lost *atomic.Uint64) error {
-	q.Restart()
-	d := make([]byte, 1<<11)
+	d := make([]byte, maxDatagram)
 	for q.Wait(ctx) {
 		n := l.packer.Pack(d[:l.size.Load()], q)
 		if n == 0 {
@@ -154,12 +159,13 @@ func (l *lane) send(ctx context.Context, q *egress.Queue, lost *atomic.Uint64) e
 }
 
 // receive hands the frames that come in to deliver until the connection ends.
-func (l *lane) receive(next func() ([]byte, error), mtu int, drops *wire.Drops, deliver func([]*frame.Buf)) error {
+// Probes are left to acks, to be answered on the control lane.
+func (l *lane) receive(next func() ([]byte, error), mtu int, drops *wire.Drops, acks chan<- wire.ProbeAck, deliver func([]*frame.Buf)) error {
 	var (
 		mu     sync.Mutex // guards what follows, between here and the timer
 		ended  bool
 		frames = make([]*frame.Buf, 0, 64)
-		r      = wire.Receiver{MTU: mtu, Drops: drops, Salvage: true, Heartbeat: l.heartbeat}
+		r      = wire.Receiver{MTU: mtu, Drops: drops, Salvage: true, Heartbeat: func(h wire.Heartbeat) { l.heartbeat(h, acks) }}
 	)
 	pass := func() {
 		if len(frames) > 0 {
@@ -207,17 +213,18 @@ func (l *lane) receive(next func() ([]byte, error), mtu int, drops *wire.Drops, 
 	}
 }
 
-// heartbeat takes one from the peer. What is to be answered is left to beat.
-func (l *lane) heartbeat(h wire.Heartbeat) {
+// heartbeat takes one from the peer. What is to be answered is left to beat, or
+// to acks; one answer is as good as two.
+func (l *lane) heartbeat(h wire.Heartbeat, acks chan<- wire.ProbeAck) {
 	switch h.Mode {
 	case wire.Ping:
 		select {
 		case l.pongs <- h.Nonce:
-		default: // one answer is as good as two
+		default:
 		}
 	case wire.Probe:
 		select {
-		case l.acks <- ackProbe{Lane: l.hello.Lane, Nonce: h.Nonce}:
+		case acks <- wire.ProbeAck{Lane: l.hello.Lane, Nonce: h.Nonce}:
 		default:
 		}
 	}

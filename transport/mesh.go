@@ -11,8 +11,6 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -36,21 +34,21 @@ const (
 	silence = 5 * time.Second
 	// heartbeat is how often each side says that it is alive.
 	heartbeat = time.Second
-	// greeting bounds a dial up to the peer's hello.
+	// greeting bounds each step of a peer's that dials us.
 	greeting = 5 * time.Second
 	// stagger is the lead that one address has before the next one of the same
 	// peer is tried too (RFC 8305, section 5).
 	stagger = 250 * time.Millisecond
+	// dialling bounds a dial of ours up to the peer's hello. Its packets are
+	// sent again after 0.3, 0.9 and 2.1 s (RFC 9002, 6.2): to begin anew then
+	// finds a path that is back sooner than the next one at 4.5 s.
+	dialling = 3 * time.Second
 	// Redials are this far apart, doubling, with jitter.
 	firstRetry, lastRetry = 100 * time.Millisecond, 2 * time.Second
 )
 
 // MaxPeers bounds the members that a site keeps track of.
 const MaxPeers = 1024
-
-// maxGreetings bounds the connections that are accepted and have not said who
-// they are and what for; enrolments have a bound of their own.
-const maxGreetings, maxEnrolments = 64, 16
 
 // Config says how a Mesh runs. All fields but those said to be optional are set.
 type Config struct {
@@ -94,27 +92,24 @@ type Config struct {
 // Mesh is this site among its peers. Its methods may be called from any
 // goroutine.
 type Mesh struct {
-	cfg  Config
-	boot [8]byte
-	quic *quic.Transport
+	cfg     Config
+	boot    [8]byte
+	quic    *quic.Transport
+	dials   []*dialer
+	outer   outer
+	refused notices
 
 	mu       sync.Mutex // guards what follows
 	lan      lan
 	peers    map[identity.ID]*Peer
 	sessions map[sessionKey]*session // accepted, by who dialled and what for
-	dials    []*dialer
-	outer    []netip.AddrPort
+	dialled  map[identity.ID]bool    // peers that a dialer has, or is about to
 }
 
 // lan is what our hellos say about our side.
 type lan struct {
 	mtu      int
 	features wire.Features
-}
-
-type sessionKey struct {
-	id      identity.ID
-	session [8]byte
 }
 
 // New returns a Mesh that does nothing until Run.
@@ -126,6 +121,7 @@ func New(cfg Config) *Mesh {
 		cfg:      cfg,
 		peers:    make(map[identity.ID]*Peer),
 		sessions: make(map[sessionKey]*session),
+		dialled:  make(map[identity.ID]bool),
 		quic:     newTransport(cfg.Conn, cfg.Member),
 	}
 	rand.Read(m.boot[:])
@@ -141,7 +137,11 @@ func New(cfg Config) *Mesh {
 // member is nil for a site that has none yet. A restarted site tells its peers
 // so with the same key as before (RFC 9000, 10.3).
 func newTransport(conn net.PacketConn, member *identity.Member) *quic.Transport {
-	tr := &quic.Transport{Conn: conn, ConnectionIDLength: wire.MaxConnIDLen}
+	tr := &quic.Transport{
+		Conn:                conn,
+		ConnectionIDLength:  wire.MaxConnIDLen,
+		VerifySourceAddress: verifySource(),
+	}
 	if member != nil {
 		tr.StatelessResetKey = resetKey(member)
 	}
@@ -170,6 +170,7 @@ func quicConfig(lane int) *quic.Config {
 // Run dials and accepts until ctx ends, then says goodbye to all peers. It
 // returns nil when ctx ended, and only after all that it started has stopped.
 func (m *Mesh) Run(ctx context.Context) error {
+	defer m.quic.Close()
 	listener, err := m.quic.Listen(m.serverTLS(), quicConfig(-1))
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", m.cfg.Conn.LocalAddr(), err)
@@ -185,9 +186,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 		listener.Close()
 		return nil
 	})
-	err = g.Wait()
-	m.quic.Close()
-	return err
+	return g.Wait()
 }
 
 // SetLAN tells that the MTU of our LAN, or what we can take, has changed. The
@@ -211,179 +210,33 @@ func (m *Mesh) getLAN() lan {
 	return m.lan
 }
 
-// serverTLS picks the side of TLS that goes with what a client wants to speak.
-func (m *Mesh) serverTLS() *tls.Config {
-	lanes := m.cfg.Member.TLSConfig(wire.ALPN)
-	enrol := m.cfg.Member.EnrolTLSConfig()
-	verify := lanes.VerifyConnection
-	lanes.VerifyConnection = func(cs tls.ConnectionState) error {
-		err := verify(cs)
-		if err != nil {
-			// quic-go tells only the client why a handshake failed.
-			m.cfg.Log.Warn("peer refused", "error", err)
-		}
-		return err
-	}
-	both := lanes.Clone()
-	if m.cfg.Member.Founder() {
-		both.NextProtos = []string{wire.ALPN, identity.JoinALPN}
-	}
-	both.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if m.cfg.Member.Founder() && slices.Contains(hello.SupportedProtos, identity.JoinALPN) {
-			return enrol, nil
-		}
-		return lanes, nil
-	}
-	return both
-}
-
-// accept takes connections and has each one handled in a goroutine of g.
-func (m *Mesh) accept(ctx context.Context, g *errgroup.Group, listener *quic.Listener) error {
-	greetings, enrolments := make(chan struct{}, maxGreetings), make(chan struct{}, maxEnrolments)
-	for {
-		conn, err := listener.Accept(ctx)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("accept on %s: %w", m.cfg.Conn.LocalAddr(), err)
-		}
-		limit, handle := greetings, m.greet
-		if conn.ConnectionState().TLS.NegotiatedProtocol == identity.JoinALPN {
-			limit, handle = enrolments, m.enrol
-		}
-		select {
-		case limit <- struct{}{}:
-		default:
-			conn.CloseWithError(wire.CloseGoodbye, "busy, try again")
-			continue
-		}
-		g.Go(func() error {
-			handle(ctx, g, conn)
-			<-limit
-			return nil
-		})
-	}
-}
-
-// greet answers the hello of an accepted connection and puts the lane where it
-// belongs.
-func (m *Mesh) greet(ctx context.Context, g *errgroup.Group, conn *quic.Conn) {
-	l, err := m.answer(ctx, conn)
-	if err != nil {
-		closeFor(conn, err)
-		m.cfg.Log.Debug("greeting ended", "addr", conn.RemoteAddr(), "error", err)
-		return
-	}
-	if l.hello.Lane == 0 {
-		s := newSession(m, l, false)
-		if err := m.admit(s); err != nil {
-			closeFor(conn, err)
-			return
-		}
-		g.Go(func() error { s.run(ctx, g); return nil })
-		return
-	}
-	m.mu.Lock()
-	s := m.sessions[sessionKey{l.id, l.hello.Session}]
-	m.mu.Unlock()
-	if s == nil {
-		closeFor(conn, fmt.Errorf("%w: lane %d of no session", wire.ErrProtocol, l.hello.Lane))
-		return
-	}
-	s.join(l)
-}
-
-// admit makes an accepted session known, so that its lanes find it.
-func (m *Mesh) admit(s *session) error {
-	key := sessionKey{s.id, s.control.hello.Session}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.sessions[key] != nil {
-		return fmt.Errorf("%w: session used twice", wire.ErrProtocol)
-	}
-	open := 0
-	for k := range m.sessions {
-		if k.id == s.id {
-			open++
-		}
-	}
-	const maxOpen = 8 // of one peer, on their way up or down
-	if open >= maxOpen {
-		return fmt.Errorf("%w: more than %d sessions at once", wire.ErrProtocol, maxOpen)
-	}
-	m.sessions[key] = s
-	return nil
-}
-
-func (m *Mesh) forget(s *session) {
-	m.mu.Lock()
-	delete(m.sessions, sessionKey{s.id, s.control.hello.Session})
-	m.mu.Unlock()
-}
-
-// adopt makes a session that is whole the one of its peer. It reports whether
-// the session is to be kept; the one that it replaces ends by itself.
-//
-// The newest wins: it is the one that both sides know to work. Only when both
-// dialled each other at the same time the two must agree which one to keep: it
-// is the one that the lower id dialled.
-func (m *Mesh) adopt(ctx context.Context, g *errgroup.Group, s *session) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	p := m.peers[s.id]
-	if p == nil {
-		if len(m.peers) >= MaxPeers {
-			m.cfg.Log.Error("too many peers", "peer", s.site, "limit", MaxPeers)
-			return false
-		}
-		p = newPeer(s.id)
-		m.peers[s.id] = p
-	}
-	if old := p.session.Load(); old != nil {
-		crossed := old.dialled != s.dialled && time.Since(old.since) < time.Second && old.control.hello.Boot == s.control.hello.Boot
-		own := m.cfg.Member.ID
-		byLower := s.dialled == (strings.Compare(string(own[:]), string(s.id[:])) < 0)
-		if crossed && !byLower && old.alive() {
-			return false
-		}
-		old.end(errReplaced)
-	}
-	p.attach(s)
-	if !p.served {
-		p.served = true
-		g.Go(func() error { m.serve(ctx, p); return nil })
-	}
-	m.refreshOuterLocked()
-	return true
-}
-
 // serve keeps a peer attached to the switch for as long as it has a session.
 func (m *Mesh) serve(ctx context.Context, p *Peer) {
+	trouble := ""
 	for {
 		m.cfg.Log.Info("peer up", "peer", p, "addr", p.addr())
 		m.changed()
 		err := m.cfg.Serve(ctx, p)
+		if s := p.session.Load(); err != nil && s != nil {
+			// There is a session and no port for it. Let it go, so that the
+			// next try comes with the dialler's back-off.
+			s.end(errNotServed)
+			<-s.done
+		}
+		if err != nil && err.Error() != trouble {
+			trouble = err.Error()
+			m.cfg.Log.Error("peer not attached", "peer", p, "error", err)
+		}
+		m.cfg.Log.Info("peer down", "peer", p, "error", p.why())
 		m.mu.Lock()
 		gone := p.session.Load() == nil || ctx.Err() != nil
 		if gone {
 			p.served = false
 		}
 		m.mu.Unlock()
-		if err != nil {
-			m.cfg.Log.Error("peer not attached", "peer", p, "error", err)
-		}
-		m.cfg.Log.Info("peer down", "peer", p, "error", p.why())
 		m.changed()
 		if gone {
 			return
-		}
-		if err != nil {
-			// There is a session and no port for it; dialling anew is the
-			// only way out that does not spin.
-			if s := p.session.Load(); s != nil {
-				s.end(err)
-			}
 		}
 	}
 }
@@ -391,42 +244,6 @@ func (m *Mesh) serve(ctx context.Context, p *Peer) {
 func (m *Mesh) changed() {
 	if m.cfg.Changed != nil {
 		m.cfg.Changed()
-	}
-}
-
-// watchOuter keeps the list of addresses that our packets go to: peers roam.
-func (m *Mesh) watchOuter(ctx context.Context) {
-	tick := time.NewTicker(heartbeat)
-	defer tick.Stop()
-	for {
-		m.mu.Lock()
-		m.refreshOuterLocked()
-		m.mu.Unlock()
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (m *Mesh) refreshOuterLocked() {
-	if m.cfg.Outer == nil {
-		return
-	}
-	var all []netip.AddrPort
-	for _, p := range m.peers {
-		if s := p.session.Load(); s != nil {
-			all = append(all, s.control.remote())
-		}
-	}
-	for _, d := range m.dials {
-		all = append(all, d.candidates...)
-	}
-	slices.SortFunc(all, netip.AddrPort.Compare)
-	if all = slices.Compact(all); !slices.Equal(all, m.outer) {
-		m.outer = all
-		m.cfg.Outer(all)
 	}
 }
 
@@ -449,7 +266,9 @@ func (m *Mesh) Peers() []Status {
 				st.State = "connecting"
 			}
 		}
-		st.Error = d.trouble
+		if st.State != "up" {
+			st.Error = d.trouble
+		}
 		all = append(all, st)
 	}
 	for id, p := range m.peers {
@@ -485,24 +304,6 @@ func resetKey(member *identity.Member) *quic.StatelessResetKey {
 		return nil
 	}
 	return (*quic.StatelessResetKey)(key)
-}
-
-// closeFor closes a connection with the code that fits an error.
-func closeFor(conn *quic.Conn, err error) {
-	code := quic.ApplicationErrorCode(wire.CloseGoodbye)
-	switch {
-	case errors.Is(err, wire.ErrProtocol):
-		code = wire.CloseProtocol
-	case errors.Is(err, errReplaced):
-		code = wire.CloseReplaced
-	case errors.Is(err, errTwice):
-		code = wire.CloseTwice
-	}
-	text := ""
-	if err != nil {
-		text = err.Error()
-	}
-	conn.CloseWithError(code, text)
 }
 
 // receiver returns how a connection's datagrams are taken: through the socket's

@@ -21,15 +21,17 @@ type Peer struct {
 	session atomic.Pointer[session] // nil while there is none
 	site    atomic.Pointer[string]
 	queue   *egress.Queue
-	sending sync.Mutex // held by the lane that takes from the queue
 	left    chan struct{}
-	served  bool // guarded by Mesh.mu
+
+	// Guarded by Mesh.mu.
+	served bool
+	last   *session // whose lanes take from the queue, or did
 
 	mu   sync.RWMutex // read-held during a delivery
 	sink func([]*frame.Buf)
 
 	drops                                wire.Drops
-	tooLarge, unheard                    atomic.Uint64
+	tooLarge, unheard, unsent            atomic.Uint64
 	rxFrames, txFrames, rxBytes, txBytes atomic.Uint64
 
 	lost atomic.Pointer[loss]
@@ -60,7 +62,8 @@ func (p *Peer) String() string {
 func (p *Peer) Send(frames []*frame.Buf) {
 	s := p.session.Load()
 	if s == nil {
-		return // on its way out of the switch
+		p.unsent.Add(uint64(len(frames))) // on its way out of the switch
+		return
 	}
 	var n, bytes uint64
 	for _, b := range frames {
@@ -100,23 +103,19 @@ func needs(h frame.Vnet) wire.Features {
 // pushSplit sends a frame as the plain frames that it stands for.
 func (p *Peer) pushSplit(b *frame.Buf) {
 	one := make([]*frame.Buf, 1)
-	frame.Split(b, func(plain *frame.Buf) {
+	if err := frame.Split(b, func(plain *frame.Buf) {
 		one[0] = plain
 		p.queue.Push(one)
-	})
+	}); err != nil {
+		p.drops[wire.BadOffload].Add(1)
+	}
 }
 
 // Run delivers what the peer sends for as long as there is a session with it;
 // see bridge.Port.
 func (p *Peer) Run(ctx context.Context, deliver func([]*frame.Buf)) error {
 	p.setSink(deliver)
-	defer func() {
-		p.setSink(nil)
-		if p.sending.TryLock() { // else a new session has the queue
-			p.queue.Clear()
-			p.sending.Unlock()
-		}
-	}()
+	defer p.setSink(nil)
 	for p.session.Load() != nil {
 		select {
 		case <-p.left:
@@ -151,22 +150,17 @@ func (p *Peer) deliver(frames []*frame.Buf) {
 	p.sink(frames)
 }
 
-// attach makes s the session of the peer. The caller holds Mesh.mu.
-func (p *Peer) attach(s *session) {
-	p.site.Store(&s.site)
-	p.session.Store(s)
-}
-
-// detach ends s, if it has not been replaced.
-func (p *Peer) detach(s *session, why error) {
+// detach takes the session s away, and reports whether it was still the peer's.
+func (p *Peer) detach(s *session, why error) bool {
 	if !p.session.CompareAndSwap(s, nil) {
-		return
+		return false
 	}
 	p.lost.Store(&loss{time.Now(), why})
 	select {
 	case p.left <- struct{}{}:
 	default:
 	}
+	return true
 }
 
 // why returns how the last session ended.
@@ -220,8 +214,6 @@ func (p *Peer) status() Status {
 	if s == nil {
 		return st
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	st.State, st.Since, st.Addr = "up", s.since, s.data.remote().String()
 	st.RTT = s.data.conn.ConnectionStats().SmoothedRTT
 	st.PathMTU = int(s.data.size.Load()) + overhead
@@ -251,9 +243,10 @@ func (m *Mesh) Drops() (all []Drop) {
 		for r := range wire.Reasons {
 			add(r.String(), p.drops[r].Load())
 		}
-		full, stale := p.queue.Drops()
+		full, stale, cut := p.queue.Drops()
 		add("queue_full", full)
 		add("stale", stale)
+		add("peer_down", cut+p.unsent.Load())
 		add("path_shrunk", p.tooLarge.Load())
 		add("not_attached", p.unheard.Load())
 	}

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/l2bridge/l2bridge/internal/frame"
@@ -18,34 +20,42 @@ import (
 )
 
 var (
-	errReplaced = errors.New("replaced by a newer connection")
-	errTwice    = errors.New("identity used twice")
-	errLeaving  = errors.New("goodbye")
+	errReplaced  = errors.New("replaced by a newer connection")
+	errNotServed = errors.New("the switch has no port for it")
 )
 
 // session is a set of lanes to one peer:
 //
-//	control lane --> data lane --> adopted --> ended
+//	control lane --> data lane --> adopted --> ended --> done
 //	   hello           hello      (peer up)
 //
-// It is carried by run, which returns when any of its lanes ends.
+// It ends as a whole when any of its lanes does.
 type session struct {
 	mesh    *Mesh
 	site    string
 	id      identity.ID
 	dialled bool // by us
-	since   time.Time
 	control *lane
-	joined  chan *lane // data lanes, as they come
 
-	ctx context.Context // ends with the session
-	end context.CancelCauseFunc
+	joined chan *lane // the data lane of an accepted session, when it comes
+	full   bool       // it has come; guarded by Mesh.mu
 
-	mu   sync.Mutex // guards what follows
-	data *lane
+	ctx  context.Context // ends with the session, the cause says why
+	end  context.CancelCauseFunc
+	done chan struct{} // closed when nothing of the session runs any more
+
+	// Set before the session is adopted.
+	data  *lane
+	since time.Time
 }
 
-func newSession(m *Mesh, control *lane, dialled bool) *session {
+type sessionKey struct {
+	id      identity.ID
+	session [8]byte
+}
+
+// newSession returns a session that lives no longer than ctx.
+func newSession(ctx context.Context, m *Mesh, control *lane, dialled bool) *session {
 	s := &session{
 		mesh:    m,
 		site:    control.site,
@@ -53,41 +63,35 @@ func newSession(m *Mesh, control *lane, dialled bool) *session {
 		dialled: dialled,
 		control: control,
 		joined:  make(chan *lane, 1),
+		done:    make(chan struct{}),
 	}
-	s.ctx, s.end = context.WithCancelCause(context.Background())
+	s.ctx, s.end = context.WithCancelCause(ctx)
 	return s
 }
 
-// join gives an accepted lane to the session.
-func (s *session) join(l *lane) {
-	select {
-	case s.joined <- l:
-	default:
-		closeFor(l.conn, fmt.Errorf("%w: more lanes than agreed", wire.ErrProtocol))
-	}
-}
+func (s *session) key() sessionKey { return sessionKey{s.id, s.control.hello.Session} }
 
-// alive reports whether the session has not ended.
-func (s *session) alive() bool { return s.ctx.Err() == nil }
-
-// run carries an accepted session: it waits for the data lane, then for the end.
-func (s *session) run(ctx context.Context, g *errgroup.Group) {
-	defer s.mesh.forget(s)
+// accepted is the life of an accepted session: it waits for the data lane, then
+// for the end.
+func (s *session) accepted(ctx context.Context, g *errgroup.Group) {
 	timeout := time.NewTimer(greeting)
 	defer timeout.Stop()
 	select {
 	case l := <-s.joined:
 		s.carry(ctx, g, l)
+		s.mesh.forget(s)
+		return
 	case <-timeout.C:
-		closeFor(s.control.conn, fmt.Errorf("%w: no data lane", wire.ErrProtocol))
+		s.end(fmt.Errorf("%w: no data lane", wire.ErrProtocol))
 	case <-s.control.conn.Context().Done():
-	case <-ctx.Done():
-		closeFor(s.control.conn, errLeaving)
+		s.end(context.Cause(s.control.conn.Context()))
+	case <-s.ctx.Done():
 	}
-	s.end(errLeaving)
+	s.mesh.forget(s)
+	closeFor(s.control.conn, context.Cause(s.ctx))
 	select {
-	case l := <-s.joined: // came too late
-		closeFor(l.conn, errReplaced)
+	case l := <-s.joined: // too late
+		closeFor(l.conn, context.Cause(s.ctx))
 	default:
 	}
 }
@@ -95,86 +99,84 @@ func (s *session) run(ctx context.Context, g *errgroup.Group) {
 // carry carries frames over a session with its data lane until the session
 // ends, and returns why it did.
 func (s *session) carry(ctx context.Context, g *errgroup.Group, data *lane) error {
-	s.since = time.Now()
-	s.mu.Lock()
-	s.data = data
-	s.mu.Unlock()
-	data.acks = make(chan ackProbe, 1)
-	if !s.mesh.adopt(ctx, g, s) {
-		s.end(errReplaced)
+	defer close(s.done)
+	s.data, s.since = data, time.Now()
+	p, before, err := s.mesh.adopt(ctx, g, s)
+	if err != nil {
+		s.end(err)
+		s.close()
+		return err
 	}
-	p := s.mesh.peer(s.id)
-	if p == nil {
-		closeFor(data.conn, errReplaced)
-		closeFor(s.control.conn, errReplaced)
-		return errReplaced
+	defer s.mesh.leave(p, s)
+	if before != nil {
+		// What came first over the old session is delivered first, and a
+		// queue has one taker.
+		<-before.done
+		if before.control.hello.Features&^s.control.hello.Features != 0 {
+			p.queue.Clear() // what waits may be more than the peer takes now
+		}
 	}
+	s.mesh.refreshOuter()
 
+	var lanes sync.WaitGroup
+	run := func(f func() error) {
+		lanes.Go(func() {
+			if err := f(); err != nil {
+				s.end(err)
+			}
+		})
+	}
 	mtu := s.mesh.getLAN().mtu
-	lanes, laneCtx := errgroup.WithContext(s.ctx)
-	stop := context.AfterFunc(ctx, func() { s.end(errLeaving) })
-	defer stop()
-	next, done := receiver(laneCtx, s.mesh.cfg.Conn, data.conn)
+	next, done := receiver(s.ctx, s.mesh.cfg.Conn, data.conn)
 	defer done()
-	lanes.Go(func() error { return data.receive(next, mtu, &p.drops, p.deliver) })
-	lanes.Go(func() error {
-		// The lane of the session before may still be sending; a queue has
-		// one taker.
-		p.sending.Lock()
-		defer p.sending.Unlock()
-		return data.send(laneCtx, p.queue, &p.tooLarge)
-	})
-	lanes.Go(func() error { return data.beat(laneCtx) })
-	lanes.Go(func() error { return s.control.beat(laneCtx) })
-	lanes.Go(func() error { // heartbeats only
-		next := func() ([]byte, error) { return s.control.conn.ReceiveDatagram(laneCtx) }
-		return s.control.receive(next, mtu, &p.drops, func(frames []*frame.Buf) {
+	acks := make(chan wire.ProbeAck, 1)
+	run(func() error { return data.receive(next, mtu, &p.drops, acks, p.deliver) })
+	run(func() error { return data.send(s.ctx, p.queue, &p.tooLarge) })
+	run(func() error { return data.beat(s.ctx) })
+	run(func() error { return readControl(data.stream) })
+
+	run(func() error {
+		next := func() ([]byte, error) { return s.control.conn.ReceiveDatagram(s.ctx) }
+		return s.control.receive(next, mtu, &p.drops, acks, func(frames []*frame.Buf) {
 			p.drops[wire.Malformed].Add(uint64(len(frames)))
 		})
 	})
-	lanes.Go(func() error { return s.readControl() })
-	lanes.Go(func() error { return s.writeControl(laneCtx, data.acks) })
-	lanes.Go(func() error { // whichever ends first ends all
-		select {
-		case <-laneCtx.Done():
-		case <-data.conn.Context().Done():
-		case <-s.control.conn.Context().Done():
-		}
-		why := context.Cause(s.ctx)
-		if s.ctx.Err() == nil {
-			why = firstError(context.Cause(data.conn.Context()), context.Cause(s.control.conn.Context()))
-		}
-		s.end(why)
-		closeFor(data.conn, context.Cause(s.ctx))
-		closeFor(s.control.conn, context.Cause(s.ctx))
-		return why
-	})
-	err := lanes.Wait()
-	p.detach(s, err)
-	return err
-}
+	run(func() error { return s.control.beat(s.ctx) })
+	run(func() error { return readControl(s.control.stream) })
+	run(func() error { return writeControl(s.ctx, s.control.stream, acks) })
 
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
+	select {
+	case <-s.ctx.Done():
+	case <-data.conn.Context().Done():
+		s.end(context.Cause(data.conn.Context()))
+	case <-s.control.conn.Context().Done():
+		s.end(context.Cause(s.control.conn.Context()))
 	}
-	return io.EOF
+	s.close() // frees who waits for quic-go
+	lanes.Wait()
+	return context.Cause(s.ctx)
 }
 
-// readControl reads the peer's control messages until the stream ends.
-func (s *session) readControl() error {
+// close closes the connections of a session that has ended.
+func (s *session) close() {
+	closeFor(s.data.conn, context.Cause(s.ctx))
+	closeFor(s.control.conn, context.Cause(s.ctx))
+}
+
+// readControl reads the peer's control messages until the stream ends. All that
+// a peer may say after its hello are answers to probes, and we send none.
+func readControl(stream io.Reader) error {
 	buf := make([]byte, 256)
 	for {
-		typ, body, err := wire.ReadMessage(s.control.stream, buf)
-		if err != nil {
+		typ, body, err := wire.ReadMessage(stream, buf)
+		switch {
+		case err == io.EOF:
+			return nil // it has nothing more to say
+		case err != nil:
 			return err
-		}
-		switch typ {
-		case wire.TypeHello:
+		case typ == wire.TypeHello:
 			return fmt.Errorf("%w: second hello on a lane", wire.ErrProtocol)
-		case wire.TypeProbeAck:
+		case typ == wire.TypeProbeAck:
 			if _, err := wire.ParseProbeAck(body); err != nil {
 				return err
 			}
@@ -183,15 +185,88 @@ func (s *session) readControl() error {
 }
 
 // writeControl writes our control messages.
-func (s *session) writeControl(ctx context.Context, acks <-chan ackProbe) error {
+func writeControl(ctx context.Context, stream io.Writer, acks <-chan wire.ProbeAck) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case ack := <-acks:
-			if _, err := s.control.stream.Write(ack.Append(nil)); err != nil {
+			if _, err := stream.Write(ack.Append(nil)); err != nil {
 				return err
 			}
 		}
+	}
+}
+
+// adopt makes a session that is whole the one of its peer, and ends the one
+// that it replaces. That and all before it have left the peer's queue when
+// before, unless nil, is done.
+//
+// The newest wins: it is the one that both sides know to work. Only when both
+// dialled each other at the same time the two must agree which one to keep: it
+// is the one that the lower id dialled.
+func (m *Mesh) adopt(ctx context.Context, g *errgroup.Group, s *session) (p *Peer, before *session, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p = m.peers[s.id]
+	if p == nil {
+		if len(m.peers) >= MaxPeers {
+			return nil, nil, fmt.Errorf("more than %d peers", MaxPeers)
+		}
+		p = newPeer(s.id)
+		m.peers[s.id] = p
+	}
+	if old := p.session.Load(); old != nil && old.ctx.Err() == nil {
+		if crossed(old, s) && !m.keeps(s) {
+			return nil, nil, errReplaced
+		}
+		old.end(errReplaced)
+	}
+	before, p.last = p.last, s
+	p.site.Store(&s.site)
+	p.session.Store(s)
+	if !p.served {
+		p.served = true
+		g.Go(func() error { m.serve(ctx, p); return nil })
+	}
+	return p, before, nil
+}
+
+// crossed reports whether two processes dialled each other at the same time.
+func crossed(old, s *session) bool {
+	return old.dialled != s.dialled && s.since.Sub(old.since) < time.Second &&
+		old.control.hello.Boot == s.control.hello.Boot
+}
+
+// keeps reports whether the lower of the two ids dialled s.
+func (m *Mesh) keeps(s *session) bool {
+	own := m.cfg.Member.ID
+	return s.dialled == (strings.Compare(string(own[:]), string(s.id[:])) < 0)
+}
+
+// leave takes a session that has ended from its peer.
+func (m *Mesh) leave(p *Peer, s *session) {
+	if p.detach(s, context.Cause(s.ctx)) {
+		p.queue.Clear()
+	} else {
+		p.queue.Restart()
+	}
+	m.mu.Lock()
+	if p.last == s {
+		p.last = nil
+	}
+	m.mu.Unlock()
+}
+
+// closeFor closes a connection with the code that fits the reason. What the
+// peer is told of it are our own words about its own doing.
+func closeFor(conn *quic.Conn, why error) {
+	switch {
+	case errors.Is(why, wire.ErrProtocol):
+		conn.CloseWithError(wire.CloseProtocol, identity.Clean(why.Error()))
+	case errors.Is(why, errReplaced):
+		conn.CloseWithError(wire.CloseReplaced, errReplaced.Error())
+	default:
+		conn.CloseWithError(wire.CloseGoodbye, "goodbye")
 	}
 }

@@ -23,9 +23,9 @@ const (
 )
 
 // Queue holds the frames for one peer in the order they came. Any goroutine
-// may Push; one at a time takes. It is a wire.Source.
+// may Push; one at a time takes, restarts and clears. It is a wire.Source.
 type Queue struct {
-	full, stale atomic.Uint64
+	full, stale, cut atomic.Uint64
 
 	ready chan struct{} // holds a token when a frame may wait
 	now   time.Time     // the taker's clock, read once a datagram
@@ -124,25 +124,30 @@ func (q *Queue) popLocked() {
 	q.n--
 }
 
-// Restart makes the frame that is half sent begin anew, on another lane.
+// Restart drops the frame that is half sent, and counts it: the rest cannot
+// follow on another lane, and to send all of it again could bring segments twice
+// that the far side has salvaged.
 func (q *Queue) Restart() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.n > 0 {
-		e := &q.ring[q.first]
-		e.Item = wire.Item{Buf: e.Buf}
+	if q.n > 0 && q.ring[q.first].Begun() {
+		q.cut.Add(1)
+		q.popLocked()
 	}
 }
 
-// Clear drops what waits, uncounted: nobody is there to have it.
+// Clear drops and counts what waits: nobody is there to have it.
 func (q *Queue) Clear() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.cut.Add(uint64(q.n))
 	for q.n > 0 {
 		q.popLocked()
 	}
 }
 
-// Drops returns how many frames found the queue full, and how many grew stale
-// in it.
-func (q *Queue) Drops() (full, stale uint64) { return q.full.Load(), q.stale.Load() }
+// Drops returns how many frames found the queue full, how many grew stale in
+// it, and how many were dropped by Restart and Clear.
+func (q *Queue) Drops() (full, stale, cut uint64) {
+	return q.full.Load(), q.stale.Load(), q.cut.Load()
+}

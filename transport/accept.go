@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/l2bridge/l2bridge/transport/identity"
+	"github.com/l2bridge/l2bridge/transport/wire"
+)
+
+const (
+	// maxGreetings bounds the connections that are accepted and have not said
+	// what for; enrolments have a bound of their own.
+	maxGreetings, maxEnrolments = 64, 16
+
+	// maxSessions bounds the sessions of one peer that are on their way up or
+	// down.
+	maxSessions = 8
+
+	// maxHandshakes is how many handshakes may begin in a second before who
+	// begins another must show that it has the address it writes from
+	// (RFC 9000, 8.1.2): that costs it a round trip, and a flood from forged
+	// addresses everything.
+	maxHandshakes = 32
+)
+
+// verifySource returns a quic.Transport.VerifySourceAddress that asks for proof
+// while handshakes are more than maxHandshakes a second.
+func verifySource() func(net.Addr) bool {
+	var (
+		mu    sync.Mutex
+		since time.Time
+		n     int
+	)
+	return func(net.Addr) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if now := time.Now(); now.Sub(since) >= time.Second {
+			since, n = now, 0
+		}
+		n++
+		return n > maxHandshakes
+	}
+}
+
+// serverTLS picks the side of TLS that goes with what a client wants to speak.
+func (m *Mesh) serverTLS() *tls.Config {
+	lanes := m.cfg.Member.TLSConfig(wire.ALPN)
+	enrol := m.cfg.Member.EnrolTLSConfig()
+	verify := lanes.VerifyConnection
+	lanes.VerifyConnection = func(cs tls.ConnectionState) error {
+		err := verify(cs)
+		if err != nil {
+			// quic-go tells only the client why a handshake failed.
+			m.refused.warn(m.cfg.Log, "peer refused", err)
+		}
+		return err
+	}
+	both := lanes.Clone()
+	if m.cfg.Member.Founder() {
+		both.NextProtos = []string{wire.ALPN, identity.JoinALPN}
+	}
+	both.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if m.cfg.Member.Founder() && slices.Contains(hello.SupportedProtos, identity.JoinALPN) {
+			return enrol, nil
+		}
+		return lanes, nil
+	}
+	return both
+}
+
+// accept takes connections and has each one handled in a goroutine of g.
+func (m *Mesh) accept(ctx context.Context, g *errgroup.Group, listener *quic.Listener) error {
+	greetings, enrolments := make(chan struct{}, maxGreetings), make(chan struct{}, maxEnrolments)
+	for {
+		conn, err := listener.Accept(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("accept on %s: %w", m.cfg.Conn.LocalAddr(), err)
+		}
+		limit, handle := greetings, m.greet
+		if conn.ConnectionState().TLS.NegotiatedProtocol == identity.JoinALPN {
+			limit, handle = enrolments, m.enrol
+		}
+		select {
+		case limit <- struct{}{}:
+		default:
+			conn.CloseWithError(wire.CloseGoodbye, "busy, try again")
+			continue
+		}
+		g.Go(func() error {
+			handle(ctx, g, conn)
+			<-limit
+			return nil
+		})
+	}
+}
+
+// greet answers the hello of an accepted connection and puts the lane where it
+// belongs.
+func (m *Mesh) greet(ctx context.Context, g *errgroup.Group, conn *quic.Conn) {
+	l, err := m.answer(ctx, conn)
+	switch {
+	case err != nil:
+	case l.hello.Lane == 0:
+		s := newSession(ctx, m, l, false)
+		if err = m.admit(s); err == nil {
+			g.Go(func() error { s.accepted(ctx, g); return nil })
+		}
+	default:
+		err = m.join(l)
+	}
+	if err != nil {
+		closeFor(conn, err)
+		m.cfg.Log.Debug("greeting ended", "addr", conn.RemoteAddr(), "error", err)
+	}
+}
+
+// admit makes an accepted session known, so that its lanes find it.
+func (m *Mesh) admit(s *session) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.sessions[s.key()] != nil {
+		return fmt.Errorf("%w: session used twice", wire.ErrProtocol)
+	}
+	open := 0
+	for k := range m.sessions {
+		if k.id == s.id {
+			open++
+		}
+	}
+	if open >= maxSessions {
+		return fmt.Errorf("%w: more than %d sessions at once", wire.ErrProtocol, maxSessions)
+	}
+	m.sessions[s.key()] = s
+	return nil
+}
+
+// join gives an accepted lane to its session, which takes one.
+func (m *Mesh) join(l *lane) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.sessions[sessionKey{l.id, l.hello.Session}]
+	switch {
+	case s == nil:
+		return fmt.Errorf("%w: lane %d of no session", wire.ErrProtocol, l.hello.Lane)
+	case s.full:
+		return fmt.Errorf("%w: lane %d is more than agreed", wire.ErrProtocol, l.hello.Lane)
+	}
+	s.full = true
+	s.joined <- l
+	return nil
+}
+
+// forget ends what admit began.
+func (m *Mesh) forget(s *session) {
+	m.mu.Lock()
+	delete(m.sessions, s.key())
+	m.mu.Unlock()
+}
+
+// notices keeps what strangers can cause from filling the log: a minute has at
+// most a few lines, no two for the same reason.
+type notices struct {
+	mu      sync.Mutex
+	since   time.Time
+	seen    map[string]bool
+	skipped int
+}
+
+// warn logs a warning with its reason, or counts it for the next one to tell.
+func (n *notices) warn(log *slog.Logger, msg string, reason error, args ...any) {
+	const most, span = 8, time.Minute
+	text := identity.Clean(reason.Error())
+	n.mu.Lock()
+	if now := time.Now(); n.seen == nil || now.Sub(n.since) >= span {
+		n.seen, n.since = make(map[string]bool), now
+	}
+	if n.seen[text] || len(n.seen) == most {
+		n.skipped++
+		n.mu.Unlock()
+		return
+	}
+	n.seen[text] = true
+	if n.skipped > 0 {
+		args = append(args, "skipped", n.skipped)
+		n.skipped = 0
+	}
+	n.mu.Unlock()
+	log.Warn(msg, append(args, "error", text)...)
+}
