@@ -33,7 +33,7 @@ import (
 //	refused CODE SITE ARGS...  l2bridge ARGS at SITE is refused; see badInput.refused
 //	run SITE ARGS...           l2bridge ARGS at SITE ends with 0
 //	start SITE ARGS...         l2bridge ARGS at SITE gets ready and runs on
-//	stop SITE                  it is told to stop and ends with 0
+//	end SITE                   it is told to stop and ends with 0
 //	invite VAR SITE ARGS...    the token of l2bridge invite ARGS at SITE becomes $VAR,
 //	                           broken within its secret $VAR_1 and $VAR_2
 //	disk SITE full|free        the disk with SITE's state has no space; has space again
@@ -66,7 +66,7 @@ func TestBadInput(t *testing.T) {
 			"refused": badCommand(3, (*badInput).refused),
 			"run":     badCommand(2, (*badInput).run),
 			"start":   badCommand(2, (*badInput).start),
-			"stop":    badCommand(1, (*badInput).stop),
+			"end":     badCommand(1, (*badInput).end),
 			"invite":  badCommand(2, (*badInput).invite),
 			"disk":    badCommand(2, (*badInput).disk),
 			"on":      badCommand(2, (*badInput).on),
@@ -308,7 +308,7 @@ func (b *badInput) start(ts *testscript.TestScript, args []string) {
 	ts.Setenv("PID", strconv.Itoa(s.running.PID()))
 }
 
-func (b *badInput) stop(ts *testscript.TestScript, args []string) {
+func (b *badInput) end(ts *testscript.TestScript, args []string) {
 	s := b.site(ts, args[0])
 	if s.running == nil {
 		ts.Fatalf("site %s does not run", args[0])

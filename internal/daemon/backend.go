@@ -108,7 +108,7 @@ func (b backend) DelStation(mac net.HardwareAddr, vlan uint16) error {
 	station := frame.NewStation(mac, vlan)
 	return b.s.changeStatic(station, func() error {
 		if !b.s.sw.Delete(station) {
-			return fmt.Errorf("%w: no entry for %s", control.ErrNotFound, station)
+			return fmt.Errorf("%w: no entry for %s (see l2bridge fdb show)", control.ErrNotFound, station)
 		}
 		return nil
 	})

@@ -70,7 +70,7 @@ func Join(ctx context.Context, cfg config.Config, text string, timeout time.Dura
 	}
 	switch m, err := dir.Load(); {
 	case err == nil && m.Network == token.Network:
-		return nil
+		return completeJoin(dir, m, token)
 	case err == nil:
 		return fmt.Errorf("%w: this site is a member of network %s, the token is for %s (use another instance: -n NAME)", ErrOtherNetwork, m.Network, token.Network)
 	case !errors.Is(err, identity.ErrNotEnrolled):
@@ -103,6 +103,16 @@ func Join(ctx context.Context, cfg config.Config, text string, timeout time.Dura
 	}
 	log.Info("joined", "site", m.Site, "network", m.Network, "id", m.ID)
 	return nil
+}
+
+// completeJoin stores where members are if a join, ended between its two
+// writes, has not: with the membership alone this site would dial nobody.
+func completeJoin(dir *identity.Dir, m *identity.Member, token identity.Token) error {
+	known, err := loadMembers(dir)
+	if err != nil || len(known) > 0 || m.Founder() {
+		return err
+	}
+	return saveMembers(dir, token.Addrs)
 }
 
 // joinAs returns the name to join under: the one that was given, else the

@@ -212,7 +212,7 @@ func (d *Dir) readStateLocked() (*state, error) {
 	}
 	data, err := d.files.read(stateFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("state directory %s: %w (found a network with init, or join one)", d.path, ErrNotEnrolled)
+		return nil, fmt.Errorf("state directory %s: %w", d.path, ErrNotEnrolled)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read state: %w", err)
