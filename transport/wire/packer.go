@@ -81,7 +81,7 @@ func (p *Packer) Pack(d []byte, src Source) int {
 		case it.sent == 0 && tagLen+len(object) <= room:
 			d[n] = kindWhole | flags
 			binary.BigEndian.PutUint16(d[n+1:], uint16(len(object)))
-			n += tagLen + copy(d[n+tagLen:], object)
+			n += tagLen + putObject(d[n+tagLen:], flags, object)
 			src.Sent(len(object), true)
 			continue
 		case room >= sliceLen+leastSlice || room >= sliceLen+len(object)-it.sent:
@@ -121,8 +121,23 @@ func (p *Packer) putSlice(d []byte, it *Item, flags byte, object []byte) int {
 	binary.BigEndian.PutUint16(d[3:], it.id)
 	putU24(d[5:], it.sent)
 	putU24(d[8:], len(object))
-	copy(d[sliceLen:], object[it.sent:it.sent+n])
+	if it.sent == 0 {
+		putObject(d[sliceLen:], flags, object[:n])
+	} else {
+		copy(d[sliceLen:], object[it.sent:it.sent+n])
+	}
 	it.sent += n
+	return n
+}
+
+// putObject copies the first bytes of an object, at least leastSlice, and
+// returns how many. The header length in a virtio-net header is sent 0
+// (section 5); ours serves whoever cuts the frame here.
+func putObject(d []byte, flags byte, object []byte) int {
+	n := copy(d, object)
+	if flags&flagVnet != 0 {
+		clear(d[2:4])
+	}
 	return n
 }
 
@@ -146,7 +161,7 @@ func (p *Packer) setHead(it *Item, flags byte, object []byte) {
 		return
 	}
 	p.head.id, p.head.flags, p.head.total = it.id, flags, len(object)
-	p.head.n = copy(p.head.b[:], object[:end])
+	p.head.n = putObject(p.head.b[:], flags, object[:end])
 }
 
 // putHead writes the HEAD that is due, if any, and returns its length.

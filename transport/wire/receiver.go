@@ -117,11 +117,11 @@ func (r *Receiver) drop(why Reason) { r.Drops[why].Add(1) }
 
 // whole delivers an object that came in one piece.
 func (r *Receiver) whole(flags byte, object []byte, frames []*frame.Buf) []*frame.Buf {
-	if !objectFits(flags, len(object)) {
-		r.drop(Malformed)
+	if !r.takes(flags) {
 		return frames
 	}
-	if !r.takes(flags) {
+	if !objectFits(flags, len(object)) {
+		r.drop(Malformed)
 		return frames
 	}
 	b := frame.Get(len(object) - partsLen(flags))

@@ -137,6 +137,65 @@ func TestRoundTrip(t *testing.T) {
 	})
 }
 
+// The header length in a virtio-net header is sent 0, whatever it is here, in
+// each record that carries one.
+func TestHeaderLengthSentZero(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		size int
+		at   []int // where the header stands in each datagram
+	}{
+		{"whole", 8000, []int{2 + 3}},
+		{"slice and head", 3000, []int{2 + 11, 2 + 8}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			q := new(fifo)
+			super := tcp4(5000, 1448)
+			if super.Header().HdrLen == 0 {
+				t.Fatal("nothing to hide")
+			}
+			q.push(super)
+			datagrams := pack(new(wire.Packer), q, c.size)
+			if len(datagrams) < len(c.at) {
+				t.Fatalf("%d datagrams, want at least %d", len(datagrams), len(c.at))
+			}
+			for i, at := range c.at {
+				want := [frame.VnetLen]byte{1, 1, 0, 0, 0xa8, 0x05, 34, 0, 16, 0}
+				if got := datagrams[i][at : at+frame.VnetLen]; !bytes.Equal(got, want[:]) {
+					t.Errorf("datagram %d: virtio-net header %x, want %x", i, got, want)
+				}
+			}
+		})
+	}
+}
+
+// What a receiver does not take is dropped before anything else about it is
+// looked at, its length too (section 4).
+func TestNotTakenBeforeLength(t *testing.T) {
+	for _, c := range []struct {
+		tag  byte
+		want wire.Reason
+	}{
+		{0x01, wire.Malformed},
+		{0x11, wire.Malformed},
+		{0x21, wire.Relay},
+		{0x41, wire.UnknownRecord},
+		{0x61, wire.UnknownRecord},
+	} {
+		r := receiver()
+		r.Datagram([]byte{0, 0, c.tag, 0, 1, 0}, time.Time{}, nil)
+		for why := range wire.Reasons {
+			var want uint64
+			if why == c.want {
+				want = 1
+			}
+			if got := r.Drops[why].Load(); got != want {
+				t.Errorf("tag %#x: %v = %d, want %d", c.tag, why, got, want)
+			}
+		}
+	}
+}
+
 // Of a superframe that loses datagrams every segment arrives whose bytes, and
 // those of the headers, were not in them; and nothing else does.
 func TestSalvage(t *testing.T) {
