@@ -17,11 +17,32 @@ import (
 
 // Every frame size passes whatever the path carries: byte for byte, once, in
 // order. The path is narrow in its middle, so that neither gateway's own
-// interface tells.
+// interface tells, and a silent one has routers that never say so either.
 func TestEveryFrameSize(t *testing.T) {
-	for _, narrow := range []int{1500, 1400, 1280} {
-		t.Run(fmt.Sprint(narrow), func(t *testing.T) {
-			s, _, _ := join(t, lab.Options{Narrow: narrow})
+	for _, path := range []struct {
+		name   string
+		narrow int
+		silent bool
+	}{
+		{name: "1500", narrow: 1500},
+		{name: "1400", narrow: 1400},
+		{name: "1280", narrow: 1280},
+		{name: "1280 silent", narrow: 1280, silent: true},
+	} {
+		t.Run(path.name, func(t *testing.T) {
+			s := lab.TwoSites(t, lab.Options{Narrow: path.narrow})
+			if path.silent {
+				for _, router := range s.WAN {
+					hole := router.Filter("output", "drop",
+						"icmp type destination-unreachable icmp code frag-needed", "icmpv6 type packet-too-big")
+					defer func() {
+						if hole.Hits() == 0 {
+							t.Errorf("%s had nothing to be silent about", router.Name)
+						}
+					}()
+				}
+			}
+			link(t, s)
 			a, b := bareHost(s, s.A), bareHost(s, s.B)
 			for _, way := range []struct {
 				name     string

@@ -26,33 +26,47 @@ const leaseScript = `#!/bin/sh
 exit 0
 `
 
+// advertisement is the configuration of a router whose hosts make their own
+// addresses.
+const advertisement = `interface ` + hostLink + ` {
+	AdvSendAdvert on;
+	prefix 2001:db8:77::/64 { };
+};
+`
+
 // A host gets its address from a server at the other site, by DHCP and by
 // router advertisement.
 func TestAddressesFromTheOtherSite(t *testing.T) {
 	s, _, _ := join(t, lab.Options{Hosts: 1})
 	client, server := s.A.Hosts[0], s.B.Hosts[0]
-	server.AddAddr(hostLink, "2001:db8:77::1/64")
 	dir := t.TempDir()
-	dnsmasq := server.Start("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0",
-		"--interface="+hostLink, "--bind-interfaces", "--user=root", "--log-facility=-", "--log-dhcp",
-		"--pid-file="+filepath.Join(dir, "pid"), "--dhcp-leasefile="+filepath.Join(dir, "leases"),
-		"--dhcp-range=10.77.0.100,10.77.0.150,1h",
-		"--enable-ra", "--dhcp-range=2001:db8:77::,ra-only,64")
-	dnsmasq.WaitOutput(recvWait, "DHCP, IP range")
-
-	t.Run("DHCP", func(t *testing.T) {
-		client.DelAddr(hostLink, client.Addr4+"/24")
-		script := filepath.Join(dir, "lease")
-		if err := os.WriteFile(script, []byte(leaseScript), 0o755); err != nil {
+	write := func(name, content string, mode os.FileMode) (path string) {
+		path = filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), mode); err != nil {
 			t.Fatal(err)
 		}
-		client.MustRun("udhcpc", "-f", "-q", "-n", "-t", "10", "-T", "1", "-i", hostLink, "-s", script)
+		return path
+	}
+
+	t.Run("DHCP", func(t *testing.T) {
+		dnsmasq := server.Start("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0",
+			"--interface="+hostLink, "--bind-interfaces", "--user=root", "--log-facility=-", "--log-dhcp",
+			"--pid-file="+filepath.Join(dir, "dnsmasq.pid"), "--dhcp-leasefile="+filepath.Join(dir, "leases"),
+			"--dhcp-range=10.77.0.100,10.77.0.150,1h")
+		dnsmasq.WaitOutput(recvWait, "DHCP, IP range")
+		client.DelAddr(hostLink, client.Addr4+"/24")
+		client.MustRun("udhcpc", "-f", "-q", "-n", "-t", "10", "-T", "1", "-i", hostLink,
+			"-s", write("lease", leaseScript, 0o755))
 		if !hasAddr(t, client, netip.MustParsePrefix("10.77.0.0/24")) {
 			t.Error("no address of the lease's network")
 		}
 		ping(t, client.Namespace, server.Addr4, recvWait)
 	})
 	t.Run("SLAAC", func(t *testing.T) {
+		server.AddAddr(hostLink, "2001:db8:77::1/64")
+		server.Sysctl("net/ipv6/conf/all/forwarding", "1")
+		server.Start("radvd", "--nodaemon", "--logmethod=stderr", "--pidfile="+filepath.Join(dir, "radvd.pid"),
+			"--config="+write("radvd.conf", advertisement, 0o644))
 		client.Sysctl("net/ipv6/conf/"+hostLink+"/accept_ra", "1")
 		client.SetDown(hostLink)
 		client.SetUp(hostLink) // sends a router solicitation

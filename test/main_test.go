@@ -39,21 +39,40 @@ func bare(flags ...string) []string {
 	return append([]string{"--bridge", ""}, flags...)
 }
 
-// join builds two sites and links them. Site B dials the address that site A
-// advertises, over IPv4.
+// join builds two sites and links them, see link.
 func join(t *testing.T, o lab.Options) (s *lab.Sites, upA, upB *lab.Process) {
 	t.Helper()
 	s = lab.TwoSites(t, o)
+	var flags []string
+	if o.MTU != 0 {
+		flags = []string{"--mtu", fmt.Sprint(o.MTU)}
+	}
+	upA, upB = link(t, s, flags...)
+	return s, upA, upB
+}
+
+// link links two sites that run with the same flags. Site B dials the address
+// that site A advertises, over IPv4. Sites without hosts are bare.
+func link(t *testing.T, s *lab.Sites, flags ...string) (upA, upB *lab.Process) {
+	t.Helper()
 	advertise := s.A.Addr4 + ":4433"
-	if o.Impair != nil {
+	if s.Relay != nil {
 		advertise = s.RelayAddr()
 	}
-	var flags []string
-	if o.Hosts == 0 {
-		flags = bare("--mtu", fmt.Sprint(max(o.MTU, 1500)))
+	if len(s.A.Hosts) == 0 {
+		flags = bare(flags...)
 	}
-	upA, upB = lab.Link(s.A, s.B, append([]string{"--advertise", advertise}, flags...), flags)
-	return s, upA, upB
+	return lab.Link(s.A, s.B, append([]string{"--advertise", advertise}, flags...), flags)
+}
+
+// alive ends the test when one of the processes has ended.
+func alive(t *testing.T, processes ...*lab.Process) {
+	t.Helper()
+	for _, p := range processes {
+		if !p.Running() {
+			t.Fatalf("process %d ended: %v", p.PID(), p.Err())
+		}
+	}
 }
 
 // ping waits until an address answers one echo.

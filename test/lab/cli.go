@@ -35,6 +35,7 @@ type Status struct {
 	Listen  string
 	Peers   []Peer
 	Drops   []Drop
+	Hints   []string
 }
 
 // Peer is one row of "l2bridge peers -j".

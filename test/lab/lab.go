@@ -29,6 +29,7 @@ import (
 
 const (
 	namespaceDir    = "/run/netns" // where ip-netns(8) looks
+	etcDir          = "/etc/netns" // what it puts over /etc
 	namespacePrefix = "l2b-"
 )
 
@@ -92,7 +93,7 @@ func sweepDead() error {
 	return errors.Join(errs...)
 }
 
-// removeNamed deletes a namespace's name. Two processes may sweep at once, and
+// removeNamed deletes a namespace's name and its files. Two processes may sweep at once, and
 // a name whose mount never came about is a plain file.
 func removeNamed(name string) error {
 	err := netns.DeleteNamed(name)
@@ -100,7 +101,7 @@ func removeNamed(name string) error {
 		err = os.Remove(filepath.Join(namespaceDir, name))
 	}
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		err = nil
 	}
-	return err
+	return errors.Join(err, os.RemoveAll(filepath.Join(etcDir, name)))
 }

@@ -109,6 +109,12 @@ func (n *Namespace) HasLink(name string) bool {
 	return err == nil
 }
 
+// HasCarrier reports whether a link that is up has a carrier.
+func (n *Namespace) HasCarrier(name string) bool {
+	n.t.Helper()
+	return n.Link(name).Attrs().RawFlags&unix.IFF_LOWER_UP != 0
+}
+
 // Links returns the names of the namespace's links but loopback.
 func (n *Namespace) Links() []string {
 	n.t.Helper()

@@ -184,6 +184,15 @@ func (n *Namespace) writeSysctl(key, value string) error {
 	return n.Do(func() error { return os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0) })
 }
 
+// Etc gives what runs in the namespace from now on a file of its own in /etc,
+// such as resolv.conf.
+func (n *Namespace) Etc(name, content string) {
+	n.t.Helper()
+	path := filepath.Join(etcDir, n.Name, name)
+	n.must("make directory", os.MkdirAll(filepath.Dir(path), 0o755))
+	n.must("write", os.WriteFile(path, []byte(content), 0o644))
+}
+
 // ListenUDP opens a UDP socket in the namespace. It is closed when the test
 // ends.
 func (n *Namespace) ListenUDP(address string) *net.UDPConn {

@@ -13,10 +13,11 @@ import (
 const (
 	// BridgeName is the Linux bridge of each site.
 	BridgeName = "br0"
+	// WANLink is the link of each gateway that leads to the WAN.
+	WANLink = "wan0"
 	// RelayPort is where the WAN's relay listens, instead of the product's 4433.
 	RelayPort = "4400"
 
-	wanName  = "wan0"
 	hostName = "eth0"
 )
 
@@ -54,7 +55,11 @@ type Site struct {
 	// Addr4 and Addr6 are the gateway's addresses on the WAN.
 	Addr4, Addr6 string
 
+	// Uplink is the router's end of the gateway's link to the WAN.
+	Uplink string
+
 	t        testing.TB
+	number   int
 	instance string // -n, "" for the default
 	dir      string // config, state and socket
 }
@@ -100,22 +105,22 @@ func (s *Sites) RelayAddr() string { return "198.18.1.1:" + RelayPort }
 
 func (s *Sites) site(name string, number int, router *Namespace, o Options) *Site {
 	s.t.Helper()
-	net4, net6 := fmt.Sprintf("198.18.%d.", number), fmt.Sprintf("2001:db8:%d::", number)
 	site := &Site{
 		Name:    name,
 		Gateway: s.Namespace("gw-" + name),
-		Addr4:   net4 + "2",
-		Addr6:   net6 + "2",
+		Uplink:  "to-gw-" + name,
 		t:       s.t,
+		number:  number,
 		dir:     shortDir(s.t),
 	}
-	Connect(site.Gateway, wanName, router, "to-gw-"+name, linkMTU)
-	router.AddAddr("to-gw-"+name, net4+"1/24")
-	router.AddAddr("to-gw-"+name, net6+"1/64")
-	site.Gateway.AddAddr(wanName, site.Addr4+"/24")
-	site.Gateway.AddAddr(wanName, site.Addr6+"/64")
-	site.Gateway.AddRoute("0.0.0.0/0", net4+"1")
-	site.Gateway.AddRoute("::/0", net6+"1")
+	site.Addr4, site.Addr6 = site.wan(2)
+	Connect(site.Gateway, WANLink, router, site.Uplink, linkMTU)
+	router4, router6 := site.wan(1)
+	router.AddAddr(site.Uplink, router4+"/24")
+	router.AddAddr(site.Uplink, router6+"/64")
+	site.Gateway.AddAddr(WANLink, site.Addr4+"/24")
+	site.Gateway.AddAddr(WANLink, site.Addr6+"/64")
+	site.Route()
 	if o.Hosts == 0 {
 		return site
 	}
@@ -134,6 +139,42 @@ func (s *Sites) site(name string, number int, router *Namespace, o Options) *Sit
 		site.Hosts = append(site.Hosts, host)
 	}
 	return site
+}
+
+// wan returns the addresses of a machine between the site's gateway and the
+// WAN.
+func (s *Site) wan(machine int) (addr4, addr6 string) {
+	return fmt.Sprintf("198.18.%d.%d", s.number, machine), fmt.Sprintf("2001:db8:%d::%d", s.number, machine)
+}
+
+// Route gives the gateway its way to the WAN, which it has until [Site.Unroute]
+// or until its link is taken down.
+func (s *Site) Route() {
+	s.t.Helper()
+	router4, router6 := s.wan(1)
+	s.Gateway.AddRoute("0.0.0.0/0", router4)
+	s.Gateway.AddRoute("::/0", router6)
+}
+
+// Unroute takes the gateway's way to the WAN.
+func (s *Site) Unroute() {
+	s.t.Helper()
+	s.Gateway.MustRun("ip", "-4", "route", "del", "default")
+	s.Gateway.MustRun("ip", "-6", "route", "del", "default")
+}
+
+// Move gives the gateway other addresses on the WAN, as a provider does over
+// night.
+func (s *Site) Move() {
+	s.t.Helper()
+	old4, old6 := s.Addr4, s.Addr6
+	s.Addr4, s.Addr6 = s.wan(3)
+	s.Gateway.Sysctl("net/ipv4/conf/all/promote_secondaries", "1") // else the new one goes with the old
+	s.Gateway.AddAddr(WANLink, s.Addr4+"/24")
+	s.Gateway.AddAddr(WANLink, s.Addr6+"/64")
+	s.Gateway.DelAddr(WANLink, old4+"/24")
+	s.Gateway.DelAddr(WANLink, old6+"/64")
+	s.waitAddrs()
 }
 
 func (s *Site) waitAddrs() {

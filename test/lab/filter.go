@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package lab
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Filter is a packet filter of a namespace, of IPv4 and IPv6.
+type Filter struct{ ns *Namespace }
+
+// Filter has nftables give a verdict, as "drop", on what matches at a hook, as
+// "output". A namespace has one filter at a time.
+func (n *Namespace) Filter(hook, verdict string, matches ...string) *Filter {
+	n.t.Helper()
+	var rules strings.Builder
+	for _, match := range matches {
+		fmt.Fprintf(&rules, "\t\t%s counter name hits %s\n", match, verdict)
+	}
+	path := filepath.Join(n.t.TempDir(), "filter.nft")
+	n.must("write filter", os.WriteFile(path, fmt.Appendf(nil, `table inet lab {
+	counter hits { }
+	chain lab {
+		type filter hook %s priority 0;
+%s	}
+}
+`, hook, &rules), 0o644))
+	n.MustRun("nft", "-f", path)
+	return &Filter{n}
+}
+
+// Hits returns how many packets have met the verdict.
+func (f *Filter) Hits() (packets int) {
+	f.ns.t.Helper()
+	var list struct {
+		NFTables []struct{ Counter struct{ Packets int } }
+	}
+	out := f.ns.MustRun("nft", "-j", "list", "counter", "inet", "lab", "hits")
+	f.ns.must("read counter", json.Unmarshal([]byte(out), &list))
+	for _, object := range list.NFTables {
+		packets += object.Counter.Packets
+	}
+	return packets
+}
+
+// Remove takes the filter away.
+func (f *Filter) Remove() {
+	f.ns.t.Helper()
+	f.ns.MustRun("nft", "delete", "table", "inet", "lab")
+}
