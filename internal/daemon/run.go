@@ -129,6 +129,11 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 
 	log.Info("ready", "site", member.Site, "network", member.Network, "tap", dev.Name(), "bridge", dev.Bridge(),
 		"mtu", dev.MTU(), "listen", s.conn.LocalAddr(), "socket", cfg.Socket)
+	for _, key := range []string{"lanes", "rate"} {
+		if _, given := cfg.Places[key]; given {
+			log.Warn("setting has no effect in this version", "key", key)
+		}
+	}
 	notify(sd.SdNotifyReady)
 	err = g.Wait()
 	notify(sd.SdNotifyStopping)
