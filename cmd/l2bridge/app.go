@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -189,11 +190,14 @@ func (a *app) client() (*control.Client, error) {
 	return control.Dial(p.Socket), nil
 }
 
-// answer prints v as one line of JSON, or lets text print it for people.
+// answer prints v as one line of JSON, or lets text print it for people. An
+// answer that nobody gets is an error: the disk that it goes to may be full.
 func (a *app) answer(v any, text func(w io.Writer)) error {
 	if !a.json {
-		text(a.stdout)
-		return nil
+		var b bytes.Buffer
+		text(&b)
+		_, err := a.stdout.Write(b.Bytes())
+		return err
 	}
 	e := json.NewEncoder(a.stdout)
 	e.SetEscapeHTML(false)
