@@ -39,7 +39,6 @@ import (
 //	disk SITE full|free        the disk with SITE's state has no space; has space again
 //	disk SITE read-only        it cannot be written
 //	on SITE PROGRAM ARGS...    another program on SITE's machine ends with 0
-//	hold SITE PROGRAM ARGS...  another program on SITE's machine writes "holding" and runs on
 //
 // $A, $B and $C are the sites' directories with config.toml, sock and
 // disk/state; $ADDR is the first machine's address; $PID is the number of what
@@ -70,7 +69,6 @@ func TestBadInput(t *testing.T) {
 			"invite":  badCommand(2, (*badInput).invite),
 			"disk":    badCommand(2, (*badInput).disk),
 			"on":      badCommand(2, (*badInput).on),
-			"hold":    badCommand(2, (*badInput).hold),
 		},
 	})
 }
@@ -362,10 +360,4 @@ func (b *badInput) on(ts *testscript.TestScript, args []string) {
 	if code := b.site(ts, args[0]).exec(ts, args[1:]); code != 0 {
 		ts.Fatalf("exit code %d, want 0", code)
 	}
-}
-
-func (b *badInput) hold(ts *testscript.TestScript, args []string) {
-	p := b.site(ts, args[0]).Gateway.Start(args[1], args[2:]...)
-	p.WaitOutput(5*time.Second, "holding")
-	ts.Setenv("PID", strconv.Itoa(p.PID()))
 }

@@ -49,8 +49,8 @@ func Init(_ context.Context, cfg config.Config, log *slog.Logger) error {
 }
 
 // Join enrols this site with a token and stores its membership. A site that is
-// a member of the token's network already is left as it is, and so is any
-// member when text is "". It gives up after timeout.
+// a member of the token's network already is done, and so is any member when
+// text is "". It gives up after timeout.
 func Join(ctx context.Context, cfg config.Config, text string, timeout time.Duration, log *slog.Logger) error {
 	var token identity.Token
 	if text != "" {
@@ -89,20 +89,23 @@ func Join(ctx context.Context, cfg config.Config, text string, timeout time.Dura
 		return listen(cfg)
 	}, dir, token, site)
 	if err != nil {
-		var refusal *identity.Refusal
-		switch {
-		case errors.Is(err, identity.ErrUnavailable): // the founder's trouble, not a judgement
-			return err
-		case errors.As(err, &refusal), errors.Is(err, identity.ErrNotMember):
-			return fmt.Errorf("%w: %w", ErrRefused, err)
-		}
-		return err
+		return judged(err)
 	}
 	if err := saveMembers(dir, addrs); err != nil {
 		return err
 	}
 	log.Info("joined", "site", m.Site, "network", m.Network, "id", m.ID)
 	return nil
+}
+
+// judged makes ErrRefused of an error that says so: not of the founder's own
+// trouble, after which the same token may do.
+func judged(err error) error {
+	var refusal *identity.Refusal
+	if errors.As(err, &refusal) && !errors.Is(err, identity.ErrUnavailable) || errors.Is(err, identity.ErrNotMember) {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return err
 }
 
 // completeJoin stores where members are if a join, ended between its two
