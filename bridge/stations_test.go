@@ -39,11 +39,17 @@ func TestStaticOutlivesItsPort(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, bridge.Config{})
 	pin := bridge.Station{Station: station(41), Port: "site-d", Static: true}
+	s.b.input(hello(41)) // what was learned gives way
 	if err := s.AddStatic(pin.Station, pin.Port); err != nil {
 		t.Fatal(err)
 	}
 	listing(t, s.Switch, pin)
 
+	attach(t, s.Switch, "site-e", bridge.Mesh, 10)
+	listing(t, s.Switch, pin)
+	if _, _, ok := s.Behind(station(41)); ok {
+		t.Error("a static entry is at the port of another site")
+	}
 	s.local.input(between(here, 41))
 	if got := len(s.a.take()); got != 1 {
 		t.Errorf("a station whose port is away is flooded %d times, want once", got)

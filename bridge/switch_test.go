@@ -288,6 +288,10 @@ func TestAgeing(t *testing.T) {
 		time.Sleep(200 * time.Second)
 		floods(501*time.Second, a2, true)
 		floods(501*time.Second, pinned, false)
+		listing(t, s.Switch,
+			bridge.Station{Station: station(here), Port: "local"},
+			bridge.Station{Station: station(pinned), Port: "site-a", Static: true},
+		)
 	})
 }
 

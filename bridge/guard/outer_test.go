@@ -75,6 +75,7 @@ func TestOuter(t *testing.T) {
 	t.Parallel()
 	const dontFragment, moreFragments = 0x4000, 0x2000
 	own := packet{src: own4, dst: peer4, fragment: dontFragment}
+	portsFirst := binary.BigEndian.AppendUint32(nil, 4433<<16|5000)
 	for _, tt := range []struct {
 		name  string
 		frame []byte
@@ -107,6 +108,7 @@ func TestOuter(t *testing.T) {
 		{"IP header cut", own.frame()[:33], false},
 		{"header only", own.frame()[:14], false},
 		{"tag cut", append(own.frame()[:12:12], 0x81, 0, 0), false},
+		{"fragment with our ports for addresses", append(portsFirst, packet{src: own4, dst: peer4, fragment: 100}.frame()[4:]...), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := outer().Match(tt.frame); got != tt.want {
