@@ -288,7 +288,7 @@ func (g *generator) wrongSuperframe() Object {
 		}
 	case 11: // a byte of the extension headers, or of the options
 		if n := v.csumStart - ip - minIPv4; n > 0 {
-			o.Frame[v.csumStart-1-g.rng.IntN(n)] = byte(g.pick(0, 1, 6, 17, 43, 44, 60, 0xff))
+			o.Frame[v.csumStart-1-g.rng.IntN(n)] = byte(g.pick(0, 1, 6, 17, 43, 60, 0xff))
 		}
 	case 12: // the lengths in the headers of IP and UDP
 		at := ip + g.pick(2, 4)
@@ -332,23 +332,25 @@ func (g *generator) attackSegments() [][]byte {
 func (g *generator) attackChecksum() [][]byte {
 	var out [][]byte
 	for range 8 {
-		o := Object{Flags: VNET, Frame: g.ethernet(g.rng.IntN(4), g.pick(etherTypeIPv4, etherTypeIPv6, 0x88b5))}
+		ether := g.pick(etherTypeIPv4, etherTypeIPv6, etherTypeIPv6, 0x88b5)
+		o := Object{Flags: VNET, Frame: g.ethernet(g.rng.IntN(4), ether)}
 		_, tags := etherType(o.Frame)
 		ip := minFrame + tags
-		o.Frame = append(o.Frame, g.fill(41+g.rng.IntN(60))...)
+		o.Frame = append(o.Frame, g.fill(42+g.rng.IntN(60))...)
 		o.Frame[ip] = byte(g.pick(0x45, 0x46, 0x60))
-		o.Frame[ip+6] = byte(g.pick(0, 6, 17, 43, 60, 132))
+		if ether == etherTypeIPv6 && !g.one(8) {
+			o.Frame[ip] = 0x60
+		}
+		o.Frame[ip+6] = byte(g.pick(0, 6, 17, 43, 44, 60, 132))
 		o.Frame[ip+7] = byte(g.pick(0, 0, 0, 1))
 		o.Frame[ip+9] = byte(g.pick(1, 6, 17, 132))
-		o.Frame[ip+40] = byte(g.pick(6, 17, 0, 43, 44, 60, 132))
-		if ip+41 < len(o.Frame) {
-			o.Frame[ip+41] = byte(g.pick(0, 0, 1, 4))
-		}
+		o.Frame[ip+40] = byte(g.pick(6, 17, 0, 43, 60, 132))
+		o.Frame[ip+41] = byte(g.pick(0, 0, 1, 4))
 		_, _, at, ok := transport(o.Frame)
-		if !ok {
-			at = ip + 20
+		if !ok { // where it would be
+			at = ip + g.pick(20, 40, 48, 56)
 		}
-		v := vnet{flags: needsCSUM, csumStart: g.near(at), csumOffset: g.pick(6, 16)}
+		v := vnet{flags: needsCSUM, csumStart: g.near(at), csumOffset: g.pick(0, 6, 16)}
 		if g.one(2) {
 			v.csumOffset = g.near(max(0, len(o.Frame)-v.csumStart-2))
 		}
