@@ -72,7 +72,7 @@ func (d *dialer) run(ctx context.Context, g *errgroup.Group) {
 		switch {
 		case errors.Is(err, errSelf):
 			wait = time.Minute
-		case time.Since(began) > greeting:
+		case time.Since(began) > lastRetry:
 			wait = firstRetry // there was a session, or trying took its time
 		default:
 			wait = min(max(2*wait, firstRetry), lastRetry)

@@ -92,12 +92,12 @@ type Config struct {
 // Mesh is this site among its peers. Its methods may be called from any
 // goroutine.
 type Mesh struct {
-	cfg     Config
-	boot    [8]byte
-	quic    *quic.Transport
-	dials   []*dialer
-	outer   outer
-	refused notices
+	cfg               Config
+	boot              [8]byte
+	quic              *quic.Transport
+	dials             []*dialer
+	outer             outer
+	refused, unserved notices
 
 	mu       sync.Mutex // guards what follows
 	lan      lan
@@ -212,7 +212,6 @@ func (m *Mesh) getLAN() lan {
 
 // serve keeps a peer attached to the switch for as long as it has a session.
 func (m *Mesh) serve(ctx context.Context, p *Peer) {
-	trouble := ""
 	for {
 		m.cfg.Log.Info("peer up", "peer", p, "addr", p.addr())
 		m.changed()
@@ -223,11 +222,10 @@ func (m *Mesh) serve(ctx context.Context, p *Peer) {
 			s.end(errNotServed)
 			<-s.done
 		}
-		if err != nil && err.Error() != trouble {
-			trouble = err.Error()
-			m.cfg.Log.Error("peer not attached", "peer", p, "error", err)
-		}
 		m.cfg.Log.Info("peer down", "peer", p, "error", p.why())
+		if err != nil {
+			m.unserved.warn(m.cfg.Log, "peer not attached", err, "peer", p)
+		}
 		m.mu.Lock()
 		gone := p.session.Load() == nil || ctx.Err() != nil
 		if gone {

@@ -3,21 +3,16 @@
 package transport_test
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 	"net/netip"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/quic-go/quic-go/testutils/simnet"
-	"go.uber.org/goleak"
 
 	"github.com/l2bridge/l2bridge/internal/frame"
 	"github.com/l2bridge/l2bridge/transport"
@@ -25,197 +20,632 @@ import (
 	"github.com/l2bridge/l2bridge/transport/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// lan stands for the switch of a site: it keeps what its peers send.
-type lan struct {
-	mu     sync.Mutex
-	peers  map[string]*transport.Peer
-	frames [][]byte
-}
-
-func (l *lan) serve(ctx context.Context, p *transport.Peer) error {
-	l.mu.Lock()
-	l.peers[p.String()] = p
-	l.mu.Unlock()
-	defer func() {
-		l.mu.Lock()
-		delete(l.peers, p.String())
-		l.mu.Unlock()
-	}()
-	return p.Run(ctx, func(frames []*frame.Buf) {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		for _, b := range frames {
-			l.frames = append(l.frames, bytes.Clone(b.Bytes()))
-		}
-	})
-}
-
-func (l *lan) peer(site string) *transport.Peer {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.peers[site]
-}
-
-func (l *lan) take() [][]byte {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	f := l.frames
-	l.frames = nil
-	return f
-}
-
-// members founds a network in temporary directories and enrols sites by the
-// founder's own hand.
-func members(t *testing.T, sites ...string) []*identity.Member {
-	t.Helper()
-	var out []*identity.Member
-	for i, site := range sites {
-		dir, err := identity.Open(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { dir.Close() })
-		var m *identity.Member
-		if i == 0 {
-			m, err = dir.Found(site)
-		} else {
-			m, err = enrolByPipe(out[0], dir, site)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, m)
-	}
-	return out
-}
-
-// enrolByPipe enrols a site as Enrol does, without a network.
-func enrolByPipe(founder *identity.Member, dir *identity.Dir, site string) (*identity.Member, error) {
-	token, err := founder.Invite(site, time.Hour, []string{"192.0.2.1:4433"})
-	if err != nil {
-		return nil, err
-	}
-	key, err := dir.SiteKey()
-	if err != nil {
-		return nil, err
-	}
-	a, b := net.Pipe()
-	server, client := tls.Server(a, founder.EnrolTLSConfig()), tls.Client(b, identity.JoinTLSConfig(key, site, token.CA))
-	shaken := make(chan error, 1)
-	go func() { shaken <- server.Handshake() }()
-	if err := errors.Join(client.Handshake(), <-shaken); err != nil {
-		return nil, err
-	}
-	request, err := identity.NewJoinRequest(token, site, client.ConnectionState())
-	if err != nil {
-		return nil, err
-	}
-	reply, err := founder.Enrol(request, server.ConnectionState(), nil)
-	if err != nil {
-		return nil, err
-	}
-	m, _, err := dir.Join(token, site, reply)
-	return m, err
-}
-
-// world is a simulated network.
-type world struct {
-	net    *simnet.Simnet
-	router simnet.Router
-}
-
-func newWorld() *world {
-	r := &simnet.PerfectRouter{}
-	return &world{&simnet.Simnet{Router: r}, r}
-}
-
-func (w *world) endpoint(ip string, latency time.Duration) *simnet.SimConn {
-	return w.net.NewEndpoint(&net.UDPAddr{IP: net.ParseIP(ip).To4(), Port: 4433}, simnet.NodeBiDiLinkSettings{Latency: latency})
-}
-
-// site runs a Mesh on an endpoint.
-func (w *world) site(t *testing.T, conn net.PacketConn, m *identity.Member, peers ...string) (*transport.Mesh, *lan, func()) {
-	var dial [][]string
-	for _, p := range peers {
-		dial = append(dial, []string{p})
-	}
-	l := &lan{peers: make(map[string]*transport.Peer)}
-	mesh := transport.New(transport.Config{
-		Member: m, Conn: conn, Dial: dial, MTU: 1500,
-		Features: wire.FeatureCsum | wire.FeatureTSO | wire.FeatureUSO,
-		Serve:    l.serve,
-		Resolve: func(context.Context, string) ([]netip.Addr, error) {
-			return nil, fmt.Errorf("no names here")
-		},
-		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("site", m.Site),
-	})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- mesh.Run(ctx) }()
-	return mesh, l, func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("mesh of %s: %v", m.Site, err)
-		}
-	}
-}
-
-func numbered(n, length int) *frame.Buf {
-	b := frame.Get(length)
-	f := b.Bytes()
-	for i := range f {
-		f[i] = byte(n + i)
-	}
-	copy(f, []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5, byte(n >> 8), byte(n)})
-	return b
-}
+// Addresses of the sites.
+const (
+	homeAddr, officeAddr = "192.0.2.1", "192.0.2.2"
+	homePort, officePort = "192.0.2.1:4433", "192.0.2.2:4433"
+)
 
 func TestTwoSites(t *testing.T) {
+	for _, latency := range []time.Duration{0, 10 * time.Millisecond, 300 * time.Millisecond} {
+		t.Run(latency.String(), func(t *testing.T) {
+			ms := members(t, "home", "office")
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				w.latency = latency
+				home := w.run(t, ms[0], homeAddr, nil)
+				office := w.run(t, ms[1], officeAddr, []string{homePort})
+				// Two handshakes and two hellos, at a round trip each.
+				until(t, "up", 8*latency+10*time.Millisecond, connected(home, office))
+				exchange(t, home, office, 100)
+				st := office.Peers()[0]
+				if st.State != "up" || st.Site != "home" || st.Kex != "X25519MLKEM768" || st.Error != "" || st.ID != ms[0].ID {
+					t.Errorf("status %+v", st)
+				}
+				office.stop()
+				time.Sleep(latency + time.Millisecond)
+				synctest.Wait()
+				if home.peer("office") != nil {
+					t.Error("a site that said goodbye is still attached")
+				}
+				home.stop()
+			})
+		})
+	}
+}
+
+// Both sites dial each other at the same moment; one session stays.
+func TestCrossedDials(t *testing.T) {
+	for _, latency := range []time.Duration{0, time.Millisecond, 50 * time.Millisecond, 400 * time.Millisecond} {
+		for _, lead := range []time.Duration{0, 1, 2, 3, 4, 5, 7} { // half round trips
+			t.Run(fmt.Sprintf("%v lead %d", latency, lead), func(t *testing.T) {
+				ms := members(t, "home", "office")
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld()
+					w.latency = latency
+					home := w.run(t, ms[0], homeAddr, []string{officePort})
+					time.Sleep(lead * latency)
+					office := w.run(t, ms[1], officeAddr, []string{homePort})
+					time.Sleep(20 * time.Second)
+					exchange(t, home, office, 10)
+					attaches := home.attaches() + office.attaches()
+					time.Sleep(time.Minute)
+					exchange(t, home, office, 10)
+					if n := home.attaches() + office.attaches() - attaches; n != 0 {
+						t.Errorf("the sites came and went %d times in a minute of quiet", n)
+					}
+					if attaches > 6 {
+						t.Errorf("it took %d times until the sites agreed", attaches)
+					}
+					for _, n := range []*node{home, office} {
+						if lines := n.log.lines("peer not connected"); len(lines) > 2 {
+							t.Errorf("noise: %q", lines)
+						}
+						if st := n.Peers(); len(st) != 1 || st[0].State != "up" || st[0].Error != "" {
+							t.Errorf("status %+v", st)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// One site is dialled by two of its addresses, as two peers and as one.
+func TestTwoAddresses(t *testing.T) {
+	const other = "192.0.2.9:4433" // nobody is there
+	for name, dial := range map[string][][]string{
+		"same twice":         {{homePort}, {homePort}},
+		"one is dead":        {{other, homePort}},
+		"one is dead, twice": {{other, homePort}, {homePort}},
+		"one is ourselves":   {{officePort, homePort}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ms := members(t, "home", "office")
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				home := w.run(t, ms[0], homeAddr, nil)
+				office := w.run(t, ms[1], officeAddr, nil, func(c *transport.Config) { c.Dial = dial })
+				until(t, "up", 4*time.Second, connected(home, office))
+				time.Sleep(time.Minute)
+				exchange(t, home, office, 10)
+				if n := home.attaches(); n != 1 {
+					t.Errorf("attached %d times, want once", n)
+				}
+				if st := office.Peers(); len(st) != 1 || st[0].State != "up" {
+					t.Errorf("status %+v", st)
+				}
+			})
+		})
+	}
+}
+
+func TestDialSelf(t *testing.T) {
+	ms := members(t, "home")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home := w.run(t, ms[0], homeAddr, []string{homePort})
+		time.Sleep(10 * time.Minute)
+		if n := len(home.log.lines("peer not connected")); n != 1 {
+			t.Errorf("%d lines tell of it, want one", n)
+		}
+		if st := home.Peers(); len(st) != 1 || st[0].State != "connecting" || !strings.Contains(st[0].Error, "this site itself") {
+			t.Errorf("status %+v", st)
+		}
+		if home.attaches() != 0 {
+			t.Error("a site is its own peer")
+		}
+		if w.packets > 10*100 {
+			t.Errorf("%d packets in ten minutes", w.packets)
+		}
+	})
+}
+
+// refusal is a reason for which a site is not let in.
+func TestRefused(t *testing.T) {
+	for _, tt := range []struct {
+		name          string
+		want, founder string // what the refused site, and the refusing one, say
+		cfg           func(t *testing.T) []*identity.Member
+	}{
+		{
+			name: "foreign network",
+			want: "not a member of this network", founder: "", // the one that dials sees it first
+			cfg: func(t *testing.T) []*identity.Member {
+				return append(members(t, "home"), members(t, "office")...)
+			},
+		},
+		{
+			name: "revoked",
+			want: "refused us", founder: "membership is revoked",
+			cfg: func(t *testing.T) []*identity.Member {
+				ms := members(t, "home", "office")
+				ms[0].Revoked = func(id identity.ID) bool { return id == ms[1].ID }
+				return ms
+			},
+		},
+		{
+			name: "revoked there",
+			want: "membership is revoked", founder: "",
+			cfg: func(t *testing.T) []*identity.Member {
+				ms := members(t, "home", "office")
+				ms[1].Revoked = func(id identity.ID) bool { return id == ms[0].ID }
+				return ms
+			},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ms := tt.cfg(t)
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				home := w.run(t, ms[0], homeAddr, nil)
+				var tries []time.Time
+				office := w.run(t, ms[1], officeAddr, []string{"home.example:4433"}, func(c *transport.Config) {
+					c.Resolve = func(context.Context, string) ([]netip.Addr, error) {
+						tries = append(tries, time.Now())
+						return []netip.Addr{netip.MustParseAddr(homeAddr)}, nil
+					}
+				})
+				time.Sleep(2 * time.Minute)
+				st := office.Peers()
+				lines := office.log.lines("peer not connected")
+				refusals := home.log.lines("peer refused")
+				office.stop()
+				home.stop()
+
+				if len(st) != 1 || st[0].State != "connecting" || !strings.Contains(st[0].Error, tt.want) {
+					t.Errorf("status %+v, want %q", st, tt.want)
+				}
+				if len(lines) != 1 || !strings.Contains(lines[0], tt.want) {
+					t.Errorf("log of the refused: %q", lines)
+				}
+				if tt.founder != "" && (len(refusals) == 0 || len(refusals) > 10 || !strings.Contains(refusals[0], tt.founder)) {
+					t.Errorf("%d lines of log at the refusing site: %q", len(refusals), refusals)
+				}
+				for i, at := range tries {
+					if i > 0 && at.Sub(tries[i-1]) > 2*time.Second+200*time.Millisecond {
+						t.Errorf("try %d came after %v", i, at.Sub(tries[i-1]))
+					}
+				}
+				if n := len(tries); n < 58 || n > 140 {
+					t.Errorf("%d tries in two minutes", n)
+				}
+			})
+		})
+	}
+}
+
+// A name is looked up for each dial: the peer moves to another address.
+func TestNamesAnew(t *testing.T) {
 	ms := members(t, "home", "office")
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
-		a, b := w.endpoint("192.0.2.1", 10*time.Millisecond), w.endpoint("192.0.2.2", 10*time.Millisecond)
-		if err := w.net.Start(); err != nil {
-			t.Fatal(err)
-		}
-		defer w.net.Close()
-		_, home, stopHome := w.site(t, a, ms[0])
-		mesh, office, stopOffice := w.site(t, b, ms[1], "192.0.2.1:4433")
-		time.Sleep(time.Second)
-		if home.peer("office") == nil || office.peer("home") == nil {
-			t.Fatalf("after a second the sites are not connected: %+v", mesh.Peers())
-		}
-		var want [][]byte
-		for i := range 100 {
-			f := numbered(i, 60+i*14)
-			want = append(want, bytes.Clone(f.Bytes()))
-			office.peer("home").Send([]*frame.Buf{f})
-			f.Release()
-		}
-		time.Sleep(time.Second)
-		got := home.take()
-		if len(got) != len(want) {
-			t.Fatalf("%d frames of %d came; %v", len(got), len(want), mesh.Drops())
-		}
-		for i := range want {
-			if !bytes.Equal(got[i], want[i]) {
-				t.Fatalf("frame %d differs", i)
+		var at atomic.Value
+		at.Store(homeAddr)
+		home := w.run(t, ms[0], homeAddr, nil)
+		office := w.run(t, ms[1], officeAddr, []string{"home.example:4433"}, func(c *transport.Config) {
+			c.Resolve = func(_ context.Context, host string) ([]netip.Addr, error) {
+				if host != "home.example" {
+					t.Errorf("looks %q up", host)
+				}
+				if at.Load() == "" {
+					return nil, fmt.Errorf("no answer")
+				}
+				return []netip.Addr{netip.MustParseAddr(at.Load().(string))}, nil
 			}
-		}
-		st := mesh.Peers()[0]
-		if st.State != "up" || st.Site != "home" || st.Kex != "X25519MLKEM768" {
+		})
+		until(t, "up", time.Second, connected(home, office))
+		home.kill()
+		at.Store("")
+		time.Sleep(time.Minute)
+		if st := office.Peers(); len(st) != 1 || !strings.Contains(st[0].Error, `peer "home.example:4433": no answer`) {
 			t.Errorf("status %+v", st)
 		}
-		stopOffice()
-		synctest.Wait()
-		time.Sleep(100 * time.Millisecond)
-		if home.peer("office") != nil {
-			t.Error("a site that said goodbye is still attached")
+		const moved = "192.0.2.77"
+		home = w.run(t, ms[0], moved, nil)
+		at.Store(moved)
+		until(t, "up at the new address", 3*time.Second, connected(home, office))
+		if st := office.Peers(); st[0].Addr != moved+":4433" {
+			t.Errorf("status %+v", st)
 		}
-		stopHome()
-		a.Close()
-		b.Close()
 	})
+}
+
+// What is reached through the tunnel is not dialled; where packets go is told.
+func TestThrough(t *testing.T) {
+	ms := members(t, "home", "office")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home := w.run(t, ms[0], homeAddr, nil)
+		var through atomic.Bool
+		var outer atomic.Value
+		through.Store(true)
+		var mesh atomic.Pointer[transport.Mesh]
+		office := w.run(t, ms[1], officeAddr, []string{homePort}, func(c *transport.Config) {
+			c.Through = func(a netip.Addr) bool { return through.Load() && a.String() == homeAddr }
+			c.Outer = func(all []netip.AddrPort) {
+				if m := mesh.Load(); m != nil {
+					m.Up() // may be called from here
+				}
+				outer.Store(fmt.Sprint(all))
+			}
+		})
+		mesh.Store(office.Mesh)
+		time.Sleep(time.Minute)
+		if st := office.Peers(); !strings.Contains(st[0].Error, "through the tunnel itself") {
+			t.Errorf("status %+v", st)
+		}
+		if w.packets != 0 {
+			t.Errorf("%d packets were sent", w.packets)
+		}
+		through.Store(false)
+		until(t, "up", 3*time.Second, connected(home, office))
+		if got := outer.Load(); got != "["+homePort+"]" {
+			t.Errorf("outer addresses %v", got)
+		}
+	})
+}
+
+// Each blackout ends with traffic back within 2 s of its end, or within 3 s of
+// it when it was too short to end the connections (QUIC's own back-off).
+func TestBlackout(t *testing.T) {
+	for _, length := range []time.Duration{1, 3, 6, 10, 20, 60, 120} {
+		length *= time.Second
+		t.Run(length.String(), func(t *testing.T) {
+			ms := members(t, "home", "office")
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				home := w.run(t, ms[0], homeAddr, nil)
+				office := w.run(t, ms[1], officeAddr, []string{homePort})
+				until(t, "up", time.Second, connected(home, office))
+				for range 5 {
+					time.Sleep(7 * time.Second)
+					w.set(func() { w.dark = true })
+					for end := time.Now().Add(length); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+						office.send("home", numbered(1, 1000))
+						home.send("office", numbered(1, 1000))
+					}
+					home.received()
+					w.set(func() { w.dark = false })
+					limit := 2 * time.Second
+					if length <= 10*time.Second {
+						limit = 5 * time.Second
+					}
+					took := until(t, "traffic after the blackout", limit, func() bool {
+						office.send("home", numbered(2, 1000))
+						return len(home.received()) > 0
+					})
+					t.Logf("back after %v", took)
+				}
+			})
+		})
+	}
+}
+
+// A site that is restarted has its traffic back within a second, whether it
+// said goodbye or was killed, and whoever dials.
+func TestRestart(t *testing.T) {
+	for _, clean := range []bool{true, false} {
+		for _, dialler := range []bool{true, false} {
+			t.Run(fmt.Sprintf("clean=%v dialler=%v", clean, dialler), func(t *testing.T) {
+				ms := members(t, "home", "office")
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld()
+					home := w.run(t, ms[0], homeAddr, nil)
+					office := w.run(t, ms[1], officeAddr, []string{homePort})
+					until(t, "up", time.Second, connected(home, office))
+					for i := range 5 {
+						time.Sleep(time.Duration(i) * 3 * time.Second)
+						switch {
+						case dialler && clean:
+							office.stop()
+						case dialler:
+							office.kill()
+						case clean:
+							home.stop()
+						default:
+							home.kill()
+						}
+						if dialler {
+							office = w.run(t, ms[1], officeAddr, []string{homePort})
+						} else {
+							home = w.run(t, ms[0], homeAddr, nil)
+						}
+						took := until(t, "traffic", 1300*time.Millisecond, func() bool {
+							office.send("home", numbered(i, 100))
+							home.send("office", numbered(i, 100))
+							return len(home.received()) > 0 && len(office.received()) > 0
+						})
+						t.Logf("back after %v", took)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A killed site that comes back under another session replaces its old one
+// before that is found dead: the port stays where it is, and no frame that is
+// in flight comes twice or altered.
+func TestReplaced(t *testing.T) {
+	ms := members(t, "home", "office")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home := w.run(t, ms[0], homeAddr, nil)
+		office := w.run(t, ms[1], officeAddr, []string{homePort})
+		until(t, "up", time.Second, connected(home, office))
+		port := home.peer("office")
+		office.kill()
+		for i := range 100 {
+			home.send("office", numbered(i, 1514))
+		}
+		office = w.run(t, ms[1], "192.0.2.3", []string{homePort})
+		until(t, "replaced", time.Second, func() bool { return office.peer("home") != nil })
+		for i := range 100 {
+			home.send("office", numbered(100+i, 1514))
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Second)
+		if home.peer("office") != port || home.attaches() != 1 {
+			t.Errorf("the port was attached %d times", home.attaches())
+		}
+		checkNumbers(t, office.received(), 100, 200)
+	})
+}
+
+// checkNumbers checks that frames are as numbered makes them, each at most once
+// and in order, and that those from first to end have all come.
+func checkNumbers(t *testing.T, frames [][]byte, first, end int) {
+	t.Helper()
+	last, n := -1, 0
+	for _, f := range frames {
+		num := int(f[14])<<24 | int(f[15])<<16 | int(f[16])<<8 | int(f[17])
+		want := numbered(num, len(f))
+		if string(want.Bytes()) != string(f) {
+			t.Fatalf("frame %d is altered", num)
+		}
+		want.Release()
+		if num <= last {
+			t.Fatalf("frame %d came after %d", num, last)
+		}
+		last = num
+		if num >= first && num < end {
+			n++
+		}
+	}
+	if n != end-first {
+		t.Errorf("%d frames of %d came", n, end-first)
+	}
+}
+
+// A site whose LAN has changed says so by new sessions.
+func TestSetLAN(t *testing.T) {
+	for _, dialler := range []bool{false, true} {
+		t.Run(fmt.Sprintf("dialler=%v", dialler), func(t *testing.T) {
+			ms := members(t, "home", "office")
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				home := w.run(t, ms[0], homeAddr, nil)
+				office := w.run(t, ms[1], officeAddr, []string{homePort})
+				until(t, "up", time.Second, connected(home, office))
+				time.Sleep(10 * time.Second)
+				changed, other := home, office
+				if dialler {
+					changed, other = office, home
+				}
+				changed.SetLAN(1500, wire.FeatureCsum|wire.FeatureTSO|wire.FeatureUSO) // as it was
+				time.Sleep(time.Second)
+				if n := home.attaches() + office.attaches(); n != 2 {
+					t.Errorf("attached %d times for nothing", n)
+				}
+				for _, mtu := range []int{9000, 1400} {
+					changed.SetLAN(mtu, 0)
+					until(t, "told", time.Second, func() bool {
+						st := other.Peers()
+						return connected(home, office)() && st[0].MTU == mtu
+					})
+					other.send(changed.member.Site, numbered(1, 14+mtu))
+					other.send(changed.member.Site, numbered(2, 14+mtu+1))
+					time.Sleep(time.Second)
+					checkNumbers(t, changed.received(), 1, 2)
+					if got := dropped(changed, "mtu_peer"); got == 0 {
+						t.Errorf("a frame above the MTU of %d was not counted: %v", mtu, changed.Drops())
+					}
+				}
+				for _, n := range []*node{home, office} {
+					if lines := n.log.lines("level=WARN"); len(lines) > 2 {
+						t.Errorf("noise: %q", lines)
+					}
+				}
+			})
+		})
+	}
+}
+
+// dropped returns what a site counts under a reason.
+func dropped(n *node, reason string) (count uint64) {
+	for _, d := range n.Drops() {
+		if d.Reason == reason {
+			count += d.Count
+		}
+	}
+	return count
+}
+
+// A path that is narrow in its middle from the start carries all frames.
+func TestNarrowPath(t *testing.T) {
+	ms := members(t, "home", "office")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.mtu = 1200
+		jumbo := func(c *transport.Config) { c.MTU = 9000 }
+		home := w.run(t, ms[0], homeAddr, nil, jumbo)
+		office := w.run(t, ms[1], officeAddr, []string{homePort}, jumbo)
+		until(t, "up", time.Second, connected(home, office))
+		time.Sleep(10 * time.Second)
+		exchange(t, home, office, 100)
+		for i := range 10 {
+			office.send("home", numbered(i, 9014))
+		}
+		time.Sleep(time.Second)
+		checkNumbers(t, home.received(), 0, 10)
+		if st := office.Peers(); st[0].PathMTU != 1200 {
+			t.Errorf("path MTU %d, want 1200", st[0].PathMTU)
+		}
+	})
+}
+
+// superframe returns a TCP segment train that tells its number in each segment.
+func superframe(n, segments int) *frame.Buf {
+	const hdr, size = 14 + 20 + 20, 1400
+	b := frame.Get(hdr + segments*size)
+	b.SetHeader(frame.Vnet{Flags: frame.VnetNeedsCsum, GSOType: frame.GSOTCPv4, GSOSize: size, CsumStart: 34, CsumOffset: 16})
+	f := b.Bytes()
+	clear(f)
+	copy(f, []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0})
+	ip := f[14:]
+	copy(ip, []byte{0x45, 0, byte(len(ip) >> 8), byte(len(ip)), byte(n >> 8), byte(n), 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2})
+	sum := ^frame.Sum(ip[:20], 0)
+	ip[10], ip[11] = byte(sum>>8), byte(sum)
+	tcp := ip[20:]
+	copy(tcp, []byte{0, 80, 0, 81, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n), 0, 0, 0, 0, 0x50, 0x10, 0xff, 0xff})
+	for s := range segments {
+		p := tcp[20+s*size:][:size]
+		for i := range p {
+			p[i] = byte(n*13 + s*5 + i*3 + i>>8)
+		}
+		copy(p, []byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n), byte(s)})
+	}
+	// The pseudo header's sum, as the kernel leaves it (virtio 1.2, 5.1.6.2).
+	pseudo := frame.Sum([]byte{10, 0, 0, 1, 10, 0, 0, 2, 0, 6, byte(len(tcp) >> 8), byte(len(tcp))}, 0)
+	tcp[16], tcp[17] = byte(pseudo>>8), byte(pseudo)
+	return b
+}
+
+// segmentsOf returns the number and the segments that a frame holds, after
+// checking every byte and checksum of them.
+func segmentsOf(b *frame.Buf) (n int, segments []int, err error) {
+	bad := frame.Split(b, func(plain *frame.Buf) {
+		f := plain.Bytes()
+		if len(f) != 54+1400 {
+			err = errors.Join(err, fmt.Errorf("segment of %d bytes", len(f)))
+			return
+		}
+		p := f[54:]
+		n = int(p[0])<<24 | int(p[1])<<16 | int(p[2])<<8 | int(p[3])
+		s := int(p[4])
+		for i := 5; i < len(p); i++ {
+			if p[i] != byte(n*13+s*5+i*3+i>>8) {
+				err = errors.Join(err, fmt.Errorf("segment %d of %d is altered at byte %d", s, n, i))
+				return
+			}
+		}
+		if seq := int(f[38])<<24 | int(f[39])<<16 | int(f[40])<<8 | int(f[41]); seq != n+s*1400 {
+			err = errors.Join(err, fmt.Errorf("segment %d of %d has sequence %d", s, n, seq))
+		}
+		if frame.Sum(f[14:34], 0) != 0xffff {
+			err = errors.Join(err, fmt.Errorf("segment %d of %d: IP checksum", s, n))
+		}
+		pseudo := frame.Sum([]byte{10, 0, 0, 1, 10, 0, 0, 2, 0, 6, byte((len(f) - 34) >> 8), byte(len(f) - 34)}, 0)
+		if frame.Sum(f[34:], pseudo) != 0xffff {
+			err = errors.Join(err, fmt.Errorf("segment %d of %d: TCP checksum", s, n))
+		}
+		segments = append(segments, s)
+	})
+	return n, segments, errors.Join(err, bad)
+}
+
+// A peer is sent what it takes: superframes, or the frames they stand for.
+func TestFeatures(t *testing.T) {
+	for _, takes := range []wire.Features{0, wire.FeatureCsum, wire.FeatureCsum | wire.FeatureTSO, wire.FeatureCsum | wire.FeatureTSO | wire.FeatureUSO} {
+		t.Run(fmt.Sprint(takes), func(t *testing.T) {
+			ms := members(t, "home", "office")
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				home := w.run(t, ms[0], homeAddr, nil, func(c *transport.Config) { c.Features = takes })
+				office := w.run(t, ms[1], officeAddr, []string{homePort})
+				until(t, "up", time.Second, connected(home, office))
+				var frames, segments int
+				home.take = func(_ string, b *frame.Buf) {
+					h := b.Header()
+					if super := h.GSOType != frame.GSONone; super && takes&wire.FeatureTSO == 0 || h.Flags != 0 && takes&wire.FeatureCsum == 0 {
+						t.Errorf("was sent %+v", h)
+					}
+					frames++
+					_, ss, err := segmentsOf(b)
+					if err != nil {
+						t.Error(err)
+					}
+					segments += len(ss)
+				}
+				office.send("home", superframe(1, 40))
+				time.Sleep(time.Second)
+				synctest.Wait()
+				want := 40
+				if takes&wire.FeatureTSO != 0 {
+					want = 1
+				}
+				if segments != 40 || frames != want {
+					t.Errorf("%d segments in %d frames, want 40 in %d", segments, frames, want)
+				}
+				// One that no kernel hands out is counted, and breaks nothing.
+				bad := superframe(2, 3)
+				h := bad.Header()
+				h.CsumStart = 60000
+				bad.SetHeader(h)
+				office.send("home", bad)
+				time.Sleep(time.Second)
+				if n := dropped(home, "bad_offload") + dropped(office, "bad_offload"); n != 1 {
+					t.Errorf("a bad frame was counted %d times", n)
+				}
+			})
+		})
+	}
+}
+
+// A switch that cannot take a peer is asked again, not in a spin, and says so
+// once.
+func TestNotServed(t *testing.T) {
+	for _, dialler := range []bool{false, true} {
+		t.Run(fmt.Sprintf("dialler=%v", dialler), func(t *testing.T) {
+			ms := members(t, "home", "office")
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				var mu sync.Mutex
+				calls, full := 0, true
+				serve := func(c *transport.Config) {
+					serve := c.Serve
+					c.Serve = func(ctx context.Context, p *transport.Peer) error {
+						mu.Lock()
+						calls++
+						full := full
+						mu.Unlock()
+						if full {
+							return errors.New("no room for another port")
+						}
+						return serve(ctx, p)
+					}
+				}
+				other := func(*transport.Config) {}
+				at, dial := serve, other
+				if dialler {
+					at, dial = other, serve
+				}
+				home := w.run(t, ms[0], homeAddr, nil, at)
+				office := w.run(t, ms[1], officeAddr, []string{homePort}, dial)
+				time.Sleep(time.Minute)
+				mu.Lock()
+				if calls < 20 || calls > 80 {
+					t.Errorf("asked %d times in a minute", calls)
+				}
+				full = false
+				mu.Unlock()
+				until(t, "served", 3*time.Second, connected(home, office))
+				exchange(t, home, office, 10)
+				if n := len(home.log.lines("peer not attached")) + len(office.log.lines("peer not attached")); n != 1 {
+					t.Errorf("%d lines tell of it, want one", n)
+				}
+			})
+		})
+	}
 }

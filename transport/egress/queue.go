@@ -28,7 +28,10 @@ type Queue struct {
 	full, stale, cut atomic.Uint64
 
 	ready chan struct{} // holds a token when a frame may wait
-	now   time.Time     // the taker's clock, read once a datagram
+
+	// The taker's own.
+	now  time.Time // its clock, read once a datagram
+	item wire.Item // the oldest frame, with what is sent of it; Buf nil for none
 
 	mu    sync.Mutex
 	ring  [MaxFrames]entry
@@ -38,7 +41,7 @@ type Queue struct {
 }
 
 type entry struct {
-	wire.Item
+	buf   *frame.Buf
 	since time.Time
 }
 
@@ -56,7 +59,7 @@ func (q *Queue) Push(frames []*frame.Buf) {
 			q.full.Add(uint64(len(frames) - i))
 			break
 		}
-		q.ring[(q.first+q.n)%MaxFrames] = entry{wire.Item{Buf: b.Retain()}, now}
+		q.ring[(q.first+q.n)%MaxFrames] = entry{b.Retain(), now}
 		q.n++
 		q.bytes += b.Len()
 	}
@@ -93,12 +96,15 @@ func (q *Queue) Wait(ctx context.Context) bool {
 // Next implements wire.Source. Frames that are stale, and not begun, are
 // dropped and counted.
 func (q *Queue) Next() *wire.Item {
+	if q.half() {
+		return &q.item
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for q.n > 0 {
-		e := &q.ring[q.first]
-		if e.Begun() || q.now.Sub(e.since) < MaxAge {
-			return &e.Item
+		if e := &q.ring[q.first]; q.now.Sub(e.since) < MaxAge {
+			q.item = wire.Item{Buf: e.buf}
+			return &q.item
 		}
 		q.stale.Add(1)
 		q.popLocked()
@@ -106,9 +112,13 @@ func (q *Queue) Next() *wire.Item {
 	return nil
 }
 
+// half reports whether the oldest frame is half sent.
+func (q *Queue) half() bool { return q.item.Buf != nil && q.item.Begun() }
+
 // Sent implements wire.Source.
 func (q *Queue) Sent(_ int, done bool) {
 	if done {
+		q.item.Buf = nil // the rest of the item is still looked at
 		q.mu.Lock()
 		q.popLocked()
 		q.mu.Unlock()
@@ -117,9 +127,9 @@ func (q *Queue) Sent(_ int, done bool) {
 
 func (q *Queue) popLocked() {
 	e := &q.ring[q.first]
-	q.bytes -= e.Buf.Len()
-	e.Buf.Release()
-	*e = entry{}
+	q.bytes -= e.buf.Len()
+	e.buf.Release()
+	e.buf = nil
 	q.first = (q.first + 1) % MaxFrames
 	q.n--
 }
@@ -128,16 +138,15 @@ func (q *Queue) popLocked() {
 // follow on another lane, and to send all of it again could bring segments twice
 // that the far side has salvaged.
 func (q *Queue) Restart() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.n > 0 && q.ring[q.first].Begun() {
+	if q.half() {
 		q.cut.Add(1)
-		q.popLocked()
+		q.Sent(0, true)
 	}
 }
 
 // Clear drops and counts what waits: nobody is there to have it.
 func (q *Queue) Clear() {
+	q.item = wire.Item{}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.cut.Add(uint64(q.n))
