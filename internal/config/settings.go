@@ -259,7 +259,7 @@ func (s *Setting) value(c *Config) any {
 	return append([]string{}, *s.list(c)...)
 }
 
-// maxEndpoints bounds a list. Members tell each other of members, so no
+// maxEndpoints bounds a list. Each is dialled for ever, so no
 // site ever needs to name them all.
 const maxEndpoints = 64
 

@@ -39,6 +39,9 @@ func (b backend) Status() control.Status {
 		st.Hints = append(st.Hints, fmt.Sprintf("the UDP socket has a receive buffer of %d bytes, bursts may be lost: sysctl -w net.core.rmem_max=%d", got, receiveBuffer/2))
 	}
 	st.MTU = dev.MTU()
+	if s.cfg.Bridge != "" {
+		st.BridgePorts = append(st.BridgePorts, dev.Name())
+	}
 	ports, findings, err := dev.Check()
 	if err != nil {
 		st.Hints = append(st.Hints, err.Error())

@@ -37,7 +37,7 @@ func (d *Device) lookUpBridge() (netlink.Link, error) {
 	}
 	if link.Type() != "bridge" {
 		return nil, fmt.Errorf("bridge %s: it is a device of type %s; a Linux bridge is needed: "+
-			"choose another with --bridge, or put a NIC in one with \"l2bridge attach %s --bridge br0\"",
+			"choose another with --bridge, or put this device in one with \"ip link set %s master br0\"",
 			d.cfg.Bridge, link.Type(), d.cfg.Bridge)
 	}
 	return link, nil
