@@ -81,9 +81,7 @@ func TestStopLeavesNothing(t *testing.T) {
 			if diff := cmp.Diff(before, state()); diff != "" {
 				t.Errorf("gateway (-before +after):\n%s", diff)
 			}
-			if _, err := os.Lstat(s.A.Socket()); !errors.Is(err, os.ErrNotExist) {
-				t.Errorf("socket: %v, want none", err)
-			}
+			wantNoSocket(t, s.A)
 			if _, err := s.A.Status(); lab.ExitCode(err) != 3 {
 				t.Errorf("status: %v, want exit status 3", err)
 			}
@@ -97,6 +95,47 @@ func TestStopLeavesNothing(t *testing.T) {
 			})
 		})
 	}
+}
+
+// wantNoSocket wants neither the control socket nor the tunnel's.
+func wantNoSocket(t *testing.T, site *lab.Site) {
+	t.Helper()
+	if _, err := os.Lstat(site.Socket()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("control socket: %v, want none", err)
+	}
+	site.Gateway.ListenUDP("[::]:4433").Close()
+}
+
+// What a kill leaves behind is taken over by the next start and goes with its
+// stop.
+func TestKilledLeavesNothing(t *testing.T) {
+	s := lab.TwoSites(t, lab.Options{})
+	gw := s.A.Gateway
+	s.A.Init()
+	before := gw.Links()
+
+	s.A.Up().Kill()
+	lab.Wait(t, mendWait, "the TAP is gone", func() error {
+		if gw.HasLink(defaultTAP) {
+			return errors.New("still there")
+		}
+		return nil
+	})
+	if _, err := os.Lstat(s.A.Socket()); err != nil || !gw.HasLink(lab.BridgeName) {
+		t.Fatalf("nothing is left of a killed run: socket %v, links %v", err, gw.Links())
+	}
+
+	up := s.A.Up()
+	if master := gw.Master(defaultTAP); master != lab.BridgeName {
+		t.Errorf("the TAP's bridge is %q, want %s", master, lab.BridgeName)
+	}
+	if err := up.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, gw.Links()); diff != "" {
+		t.Errorf("links (-before +after):\n%s", diff)
+	}
+	wantNoSocket(t, s.A)
 }
 
 // A bridge that was not there is made, and removed unless somebody has put

@@ -84,6 +84,34 @@ func ping(t *testing.T, from *lab.Namespace, addr string, limit time.Duration) {
 	})
 }
 
+// connect makes a TCP connection from one host to another. Both ends are closed
+// when the test ends.
+func connect(t *testing.T, from, to *lab.Host) (near, far net.Conn) {
+	t.Helper()
+	var listener net.Listener
+	err := to.Do(func() (err error) {
+		listener, err = net.Listen("tcp", net.JoinHostPort(to.Addr4, "0"))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	err = from.Do(func() (err error) {
+		near, err = net.DialTimeout("tcp", listener.Addr().String(), recvWait)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { near.Close() })
+	if far, err = listener.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { far.Close() })
+	return near, far
+}
+
 // host is a bare site's host: its frames go straight into the gateway's TAP,
 // and what comes out of the TAP it receives.
 type host struct {
