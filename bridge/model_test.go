@@ -134,7 +134,6 @@ func (m *model) learn(s frame.Station, in string) bool {
 	case known && old.Static:
 		return false
 	case m.isFull(in):
-		delete(m.stations, s)
 	case known:
 		m.stations[s] = bridge.Station{Station: s, Port: in, Age: time.Duration(m.now), Moves: old.Moves + 1}
 	default:

@@ -76,7 +76,6 @@ func (m *model) learn(now fdb.Tick, s frame.Station, p fdb.Port) fdb.Verdict {
 		m.stats.Claimed++
 		return fdb.Static
 	case full:
-		delete(m.stations, s)
 		m.stats.Full++
 		return fdb.Full
 	case held:

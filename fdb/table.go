@@ -104,13 +104,13 @@ func (v Verdict) String() string {
 // are refused; that s is not one of our own the caller has seen to.
 //
 // A station that moves takes from the room of its new port. If that port is
-// full, the station is forgotten rather than left where it is not, which would
-// draw its traffic into a black hole: until there is room it is flooded, like a
-// new one that a full port does not learn. Room that silent stations held is
-// free after the next Sweep.
+// full the station stays where it was: a flood of made-up addresses that hits
+// upon another port's station must not evict it. One that has really moved is
+// found again when there is room, or flooded to when its entry has aged. Room
+// that silent stations held is free after the next Sweep.
 //
-// Learn takes no lock when s is Known or Static, nor when s is new and p is
-// full, which is what a flood comes down to; Lookup's exception holds here too.
+// Learn takes no lock when s is Known or Static, nor when p is full, which is
+// what a flood comes down to; Lookup's exception holds here too.
 func (t *Table) Learn(now Tick, s frame.Station, p Port) Verdict {
 	if s.IsGroup() || s.IsZero() {
 		return Refused
@@ -118,17 +118,15 @@ func (t *Table) Learn(now Tick, s frame.Station, p Port) Verdict {
 	e, v, settled := t.store.find(s)
 	switch {
 	case !settled:
-	case v == 0:
+	case v.static() && v.port() != p && t.isAttached(p):
+		t.claimed.Add(1)
+		return Static
+	case v == 0 || v.port() != p && !t.isExpired(v, now):
 		if t.isFull(p) { // what is being freed right now still counts: the next frame will do
 			t.full.Add(1)
 			return Full
 		}
-	case v.port() != p:
-		if v.static() && t.isAttached(p) {
-			t.claimed.Add(1)
-			return Static
-		}
-	case !t.isExpired(v, now) && refresh(e, s, v, now):
+	case v.port() == p && !t.isExpired(v, now) && refresh(e, s, v, now):
 		return Known
 	}
 	return t.learn(now, s, p)
@@ -175,7 +173,6 @@ func (t *Table) learn(now Tick, s frame.Station, p Port) Verdict {
 		t.claimed.Add(1)
 		return Static
 	case t.isFull(p):
-		t.removeLocked(e)
 		t.full.Add(1)
 		return Full
 	}

@@ -95,13 +95,13 @@ func TestVerdicts(t *testing.T) {
 		want:  map[frame.Station]fdb.Port{local(1): b, local(2): a, local(3): a, local(4): b, local(5): 0},
 		stats: fdb.Stats{Entries: 4, Learned: 4, Moved: 1, Full: 1},
 	}, {
-		name: "a move to a full port forgets",
+		name: "a full port takes no other's station",
 		steps: []step{
 			{0, local(1), a, fdb.Learned}, {0, local(2), b, fdb.Learned}, {0, local(3), b, fdb.Learned},
-			{0, local(1), b, fdb.Full}, {0, local(4), a, fdb.Learned}, {0, local(5), a, fdb.Learned},
+			{0, local(1), b, fdb.Full}, {0, local(4), a, fdb.Learned}, {0, local(5), a, fdb.Full},
 		},
-		want:  map[frame.Station]fdb.Port{local(1): 0, local(4): a, local(5): a},
-		stats: fdb.Stats{Entries: 4, Learned: 5, Full: 1},
+		want:  map[frame.Station]fdb.Port{local(1): a, local(4): a, local(5): 0},
+		stats: fdb.Stats{Entries: 4, Learned: 4, Full: 2},
 	}, {
 		name:  "is found to the end of the ageing time",
 		steps: []step{{7, host, a, fdb.Learned}, {7 + ageing, local(1), a, fdb.Learned}},
