@@ -111,6 +111,17 @@ func (s *Switch) Count(port string) int {
 	return 0
 }
 
+// Cramped returns the names of the ports that the table has less room for than
+// they were attached with: what they do not learn is flooded.
+func (s *Switch) Cramped() (names []string) {
+	for _, p := range s.ports.Load().all {
+		if p.short > 0 {
+			names = append(names, p.name)
+		}
+	}
+	return names
+}
+
 // Behind returns the name and group of the port where a station is.
 func (s *Switch) Behind(station frame.Station) (name string, group Group, ok bool) {
 	id, ok := s.cfg.Table.Lookup(s.cfg.Table.Now(), station)

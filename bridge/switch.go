@@ -52,6 +52,7 @@ type port struct {
 	name  string
 	id    fdb.Port
 	group Group
+	short int // stations that the table had no room left for
 	drops *drops
 }
 
@@ -97,12 +98,12 @@ func (s *Switch) attach(p Port, group Group, quota int) (*port, error) {
 	if s.find(name) != nil {
 		return nil, fmt.Errorf("attach port %q: a port of that name is attached", name)
 	}
-	id, _, err := s.cfg.Table.Attach(quota)
+	id, granted, err := s.cfg.Table.Attach(quota)
 	if err != nil {
 		return nil, fmt.Errorf("attach port %q: %w", name, err)
 	}
 	old := s.ports.Load()
-	in := &port{Port: p, name: name, id: id, group: group, drops: s.dropsLocked(name)}
+	in := &port{Port: p, name: name, id: id, group: group, short: quota - granted, drops: s.dropsLocked(name)}
 	set := &portSet{byID: slices.Clone(old.byID), all: append(slices.Clone(old.all), in)}
 	for len(set.byID) <= int(id) {
 		set.byID = append(set.byID, nil)

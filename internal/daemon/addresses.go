@@ -89,19 +89,15 @@ func (s *site) setOuter(peers []netip.AddrPort) {
 // a peer. What cannot be told is let pass; the switch drops the tunnel's own
 // packets whatever way they come.
 func (s *site) through(to netip.Addr) bool {
-	dev := s.tap.Load()
-	if dev == nil {
-		return false
-	}
 	routes, err := netlink.RouteGet(to.AsSlice())
 	if err != nil || len(routes) == 0 {
 		return false
 	}
 	route := routes[0]
-	if link, err := net.InterfaceByName(dev.Name()); err == nil && link.Index == route.LinkIndex {
+	if link, err := net.InterfaceByName(s.cfg.TAP); err == nil && link.Index == route.LinkIndex {
 		return true
 	}
-	link, err := net.InterfaceByName(dev.Bridge())
+	link, err := net.InterfaceByName(s.cfg.Bridge)
 	if err != nil || link.Index != route.LinkIndex {
 		return false
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/l2bridge/l2bridge/internal/control"
 	"github.com/l2bridge/l2bridge/internal/frame"
+	"github.com/l2bridge/l2bridge/internal/tap"
 )
 
 // receiveBuffer is what the socket asks for, as the kernel accounts it: double.
@@ -30,14 +31,28 @@ func (b backend) Status() control.Status {
 		Listen: s.conn.LocalAddr().String(), Peers: b.Peers(), Drops: b.Drops(), Hints: []string{},
 	}
 	st.State, st.SinceMS = s.noteState()
-	dev := s.tap.Load()
-	if dev == nil {
+	if !s.withTAP(func(dev *tap.Device) { s.describeTAP(&st, dev) }) {
 		st.Hints = append(st.Hints, fmt.Sprintf("TAP %s is lost; it is being opened again (see the log for what is in the way)", s.cfg.TAP))
-		return st
 	}
 	if got := s.conn.Stats().ReceiveBufferBytes; got < receiveBuffer {
 		st.Hints = append(st.Hints, fmt.Sprintf("the UDP socket has a receive buffer of %d bytes, bursts may be lost: sysctl -w net.core.rmem_max=%d", got, receiveBuffer/2))
 	}
+	for _, port := range s.sw.Cramped() {
+		st.Hints = append(st.Hints, fmt.Sprintf("the MAC table has no room for all stations of %s, what it does not know is flooded: raise --fdb-max", port))
+	}
+	for _, p := range s.mesh.Peers() {
+		switch {
+		case p.State == "up" && st.MTU != 0 && p.MTU != st.MTU:
+			st.Hints = append(st.Hints, fmt.Sprintf("site %s has MTU %d, this one %d: frames above the smaller one are dropped; give both the same", p.Site, p.MTU, st.MTU))
+		case p.State != "up" && p.Error != "":
+			st.Hints = append(st.Hints, p.Error)
+		}
+	}
+	return st
+}
+
+// describeTAP says how the TAP and its bridge are.
+func (s *site) describeTAP(st *control.Status, dev *tap.Device) {
 	st.MTU = dev.MTU()
 	if s.cfg.Bridge != "" {
 		st.BridgePorts = append(st.BridgePorts, dev.Name())
@@ -54,15 +69,6 @@ func (b backend) Status() control.Status {
 		}
 		st.Hints = append(st.Hints, hint)
 	}
-	for _, p := range s.mesh.Peers() {
-		switch {
-		case p.State == "up" && p.MTU != dev.MTU():
-			st.Hints = append(st.Hints, fmt.Sprintf("site %s has MTU %d, this one %d: frames above the smaller one are dropped; give both the same", p.Site, p.MTU, dev.MTU()))
-		case p.State != "up" && p.Error != "":
-			st.Hints = append(st.Hints, p.Error)
-		}
-	}
-	return st
 }
 
 // Peers implements control.Backend.
@@ -167,12 +173,8 @@ func (b backend) Drops() []control.Drop {
 	for _, d := range b.s.mesh.Drops() {
 		add(d.Reason, d.Port, d.Count)
 	}
-	if dev := b.s.tap.Load(); dev != nil {
-		for _, d := range dev.Stats().Drops {
-			if d.Count > 0 {
-				add(d.Reason, control.LocalPort, d.Count)
-			}
-		}
+	for _, d := range b.s.tapDrops() {
+		add(d.Reason, control.LocalPort, d.Count)
 	}
 	st := b.s.conn.Stats()
 	for reason, count := range map[string]uint64{
@@ -219,7 +221,7 @@ func (s *site) noteState() (control.State, int64) {
 
 // judge says how the site is as a whole.
 func (s *site) judge() control.State {
-	if s.tap.Load() == nil {
+	if !s.withTAP(func(*tap.Device) {}) {
 		return control.StateDown
 	}
 	up, known := 0, 0

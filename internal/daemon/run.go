@@ -4,12 +4,11 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -48,8 +47,11 @@ type site struct {
 	sw      *bridge.Switch
 	outer   guard.Outer
 	mesh    *transport.Mesh
-	tap     atomic.Pointer[tap.Device] // nil while it is lost
-	changed chan struct{}              // a peer has come or gone
+	changed chan struct{} // a peer has come or gone
+
+	tapUse sync.RWMutex // read-held while the TAP is used, against its closing
+	tap    *tap.Device  // nil while it is lost
+	before []tap.Drop   // what TAPs that were lost had dropped
 
 	statics sync.Mutex // held while the static entries are stored
 
@@ -173,8 +175,53 @@ func (s *site) openTAP() (*tap.Device, error) {
 		return nil, err
 	}
 	s.sw.SetOwn(frame.NewStation(address, 0))
-	s.tap.Store(dev)
+	s.tapUse.Lock()
+	s.tap = dev
+	s.tapUse.Unlock()
 	return dev, nil
+}
+
+// closeTAP closes the TAP when nobody uses it any more.
+func (s *site) closeTAP(dev *tap.Device) error {
+	s.tapUse.Lock()
+	s.tap = nil
+	s.before = sumDrops(append(s.before, dev.Stats().Drops...))
+	s.tapUse.Unlock()
+	return dev.Close()
+}
+
+// tapDrops returns what was dropped at the TAP since we run.
+func (s *site) tapDrops() []tap.Drop {
+	s.tapUse.RLock()
+	defer s.tapUse.RUnlock()
+	all := slices.Clone(s.before)
+	if s.tap != nil {
+		all = append(all, s.tap.Stats().Drops...)
+	}
+	return sumDrops(all)
+}
+
+// sumDrops adds up the counters of each reason.
+func sumDrops(all []tap.Drop) (sums []tap.Drop) {
+	for _, d := range all {
+		if i := slices.IndexFunc(sums, func(s tap.Drop) bool { return s.Reason == d.Reason }); i >= 0 {
+			sums[i].Count += d.Count
+		} else if d.Count > 0 {
+			sums = append(sums, d)
+		}
+	}
+	return sums
+}
+
+// withTAP calls f with the TAP, and reports whether there is one.
+func (s *site) withTAP(f func(*tap.Device)) bool {
+	s.tapUse.RLock()
+	defer s.tapUse.RUnlock()
+	if s.tap == nil {
+		return false
+	}
+	f(s.tap)
+	return true
 }
 
 // features returns what our TAP takes beyond plain frames.
@@ -194,11 +241,10 @@ func (s *site) features(dev *tap.Device) wire.Features {
 func (s *site) serveTAP(ctx context.Context, dev *tap.Device) error {
 	for {
 		g, devCtx := errgroup.WithContext(ctx)
-		g.Go(func() error { return s.sw.Serve(devCtx, dev, bridge.Local, s.cfg.FDBMax/4) })
+		g.Go(func() error { return s.sw.Serve(devCtx, dev, bridge.Local, max(1, s.cfg.FDBMax/4)) })
 		g.Go(func() error { return dev.Watch(devCtx) })
 		err := g.Wait()
-		s.tap.Store(nil)
-		if cerr := dev.Close(); cerr != nil {
+		if cerr := s.closeTAP(dev); cerr != nil {
 			s.log.Warn("tap not removed cleanly", "error", cerr)
 		}
 		if ctx.Err() != nil {
@@ -266,11 +312,9 @@ func (s *site) followState(ctx context.Context) {
 }
 
 func (s *site) setCarrier(up bool) {
-	dev := s.tap.Load()
-	if dev == nil {
-		return
-	}
-	if err := dev.SetCarrier(up); err != nil && !errors.Is(err, context.Canceled) {
-		s.log.Warn("carrier not set", "tap", dev.Name(), "up", up, "error", err)
-	}
+	s.withTAP(func(dev *tap.Device) {
+		if err := dev.SetCarrier(up); err != nil {
+			s.log.Warn("carrier not set", "tap", dev.Name(), "up", up, "error", err)
+		}
+	})
 }
