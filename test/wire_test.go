@@ -5,9 +5,14 @@ package test_test
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -144,6 +149,106 @@ func TestTwoReadings(t *testing.T) {
 			newReadings().agree(t, wirepeer.Generate(rand.New(rand.NewPCG(seed, 0)), n))
 		})
 	}
+}
+
+// TestRecordedDatagrams holds the format: the datagrams in testdata/wire mean
+// what stands behind them, to both receivers, in each version.
+func TestRecordedDatagrams(t *testing.T) {
+	met := map[string]bool{}
+	for _, file := range recordings(t) {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			r := newReadings()
+			defer r.fast.Close()
+			total := map[string]uint64{}
+			for _, d := range readRecording(t, file) {
+				for why, n := range d.want.Drops {
+					total[why] += n
+					met[why] = true
+				}
+				d.want.Drops = maps.Clone(total)
+				fast, slow := r.datagram(d.bytes)
+				if diff := cmp.Diff(d.want, fast); diff != "" {
+					t.Fatalf("%s:%d (-recorded +transport/wire):\n%s", file, d.line, diff)
+				}
+				if diff := cmp.Diff(d.want, slow); diff != "" {
+					t.Fatalf("%s:%d (-recorded +wirepeer):\n%s", file, d.line, diff)
+				}
+			}
+		})
+	}
+	for why := range wire.Reasons {
+		if !met[why.String()] {
+			t.Errorf("no recorded datagram is dropped for %v", why)
+		}
+	}
+}
+
+// recorded is a datagram and what it brings; its drops are its own.
+type recorded struct {
+	line  int
+	bytes []byte
+	want  outcome
+}
+
+func recordings(t testing.TB) []string {
+	files, err := filepath.Glob("testdata/wire/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("recordings: %v, %v", files, err)
+	}
+	return files
+}
+
+// readRecording reads a file of testdata/wire, whose format stands at the top
+// of each.
+func readRecording(t testing.TB, file string) (all []recorded) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, line := range strings.Split(string(text), "\n") {
+		words := strings.Fields(line)
+		bad := func() { t.Fatalf("%s:%d: %q is no datagram and no outcome", file, i+1, line) }
+		bytesOf := func(word string) []byte {
+			b, err := hex.DecodeString(word)
+			if err != nil {
+				bad()
+			}
+			return b
+		}
+		if len(words) == 0 || words[0] == "#" {
+			continue
+		}
+		if line[0] != ' ' {
+			if len(words) == 1 && words[0] == "empty" {
+				words = nil
+			}
+			d := recorded{line: i + 1, bytes: bytesOf(strings.Join(words, ""))}
+			d.want.Drops = map[string]uint64{}
+			all = append(all, d)
+			continue
+		}
+		if len(all) == 0 {
+			bad()
+		}
+		want := &all[len(all)-1].want
+		switch {
+		case words[0] == "frame" && len(words) == 3:
+			d := delivery{Frame: bytesOf(words[2])}
+			if words[1] != "-" && copy(d.Header[:], bytesOf(words[1])) != len(d.Header) {
+				bad()
+			}
+			want.Frames = append(want.Frames, d)
+		case words[0] == "heartbeat" && len(words) == 3 && len(words[1]) == 2 && len(words[2]) == 16:
+			want.Beats = append(want.Beats, wirepeer.Heartbeat{
+				Mode: bytesOf(words[1])[0], Nonce: binary.BigEndian.Uint64(bytesOf(words[2])),
+			})
+		case words[0] == "drop" && len(words) == 2:
+			want.Drops[words[1]]++
+		default:
+			bad()
+		}
+	}
+	return all
 }
 
 // TestReadSender has both receivers read what wirepeer sends.
@@ -355,6 +460,13 @@ func FuzzTwoReadings(f *testing.F) {
 			if len(d) < 300 {
 				in = append(binary.BigEndian.AppendUint16(in, uint16(len(d))), d...)
 			}
+		}
+		f.Add(in)
+	}
+	for _, file := range recordings(f) {
+		var in []byte
+		for _, d := range readRecording(f, file) {
+			in = append(binary.BigEndian.AppendUint16(in, uint16(len(d.bytes))), d.bytes...)
 		}
 		f.Add(in)
 	}
