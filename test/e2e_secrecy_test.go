@@ -31,8 +31,17 @@ func TestNothingInTheClear(t *testing.T) {
 	inner := capture(t, s.B.Hosts[0].Namespace, hostLink)
 	link(t, s)
 	a, b := s.A.Hosts[0], s.B.Hosts[0]
+	for _, site := range []*lab.Site{s.A, s.B} {
+		lab.Wait(t, mendWait, "packets are as long as the path carries", func() error {
+			peers, err := site.Peers()
+			if err == nil && peers[0].PathMTU < 1400 {
+				err = fmt.Errorf("path_mtu %d", peers[0].PathMTU)
+			}
+			return err
+		})
+	}
 
-	const name, count = "OurSecretNameForIt", 1 << 16
+	const name, count = "OurSecretNameForIt", 1 << 19
 	marker := []byte(name)
 	near, far := connect(t, a, b)
 	var g errgroup.Group

@@ -60,6 +60,54 @@ func TestNarrowInTheMiddle(t *testing.T) {
 	}
 }
 
+func TestFilter(t *testing.T) {
+	s := lab.TwoSites(t, lab.Options{})
+	reach := func() error {
+		_, err := s.A.Gateway.Run("ping", "-n", "-c1", "-W1", s.B.Addr4)
+		return err
+	}
+	filter := s.WAN[0].Filter("forward", "drop", "icmp type echo-request", "icmpv6 type echo-request")
+	if err := reach(); lab.ExitCode(err) != 1 {
+		t.Errorf("ping through the filter: %v, want exit status 1", err)
+	}
+	if hits := filter.Hits(); hits != 1 {
+		t.Errorf("%d hits, want 1", hits)
+	}
+	filter.Remove()
+	if err := reach(); err != nil {
+		t.Errorf("without the filter: %v", err)
+	}
+}
+
+func TestMove(t *testing.T) {
+	s := lab.TwoSites(t, lab.Options{})
+	old4, old6 := s.B.Addr4, s.B.Addr6
+	s.B.Move()
+	for _, addr := range []string{s.B.Addr4, s.B.Addr6} {
+		s.A.Gateway.MustRun("ping", "-n", "-c1", "-W2", addr)
+	}
+	for _, addr := range []string{old4, old6} {
+		if _, err := s.A.Gateway.Run("ping", "-n", "-c1", "-W1", addr); lab.ExitCode(err) != 1 {
+			t.Errorf("ping to the old address %s: %v, want exit status 1", addr, err)
+		}
+	}
+	s.B.Unroute()
+	if _, err := s.B.Gateway.Run("ping", "-n", "-c1", "-W1", s.A.Addr4); lab.ExitCode(err) != 2 {
+		t.Errorf("ping without a route: %v, want exit status 2", err)
+	}
+	s.B.Route()
+	s.B.Gateway.MustRun("ping", "-n", "-c1", "-W2", s.A.Addr4)
+}
+
+func TestEtc(t *testing.T) {
+	n := lab.New(t).Namespace("etc")
+	const want = "nameserver 192.0.2.53\n"
+	n.Etc("resolv.conf", want)
+	if got := n.MustRun("cat", "/etc/resolv.conf"); got != want {
+		t.Errorf("/etc/resolv.conf is %q, want %q", got, want)
+	}
+}
+
 func TestImpairedWANRoutesNothing(t *testing.T) {
 	s := lab.TwoSites(t, lab.Options{Impair: &lab.Impairment{Seed: 1}})
 	if _, err := s.B.Gateway.Run("ping", "-n", "-c1", "-W1", s.A.Addr4); lab.ExitCode(err) != 1 {

@@ -164,7 +164,7 @@ func (s *Site) Unroute() {
 }
 
 // Move gives the gateway other addresses on the WAN, as a provider does over
-// night.
+// night. A gateway moves once.
 func (s *Site) Move() {
 	s.t.Helper()
 	old4, old6 := s.Addr4, s.Addr6
