@@ -31,6 +31,10 @@ type lane struct {
 	packer wire.Packer
 	size   atomic.Int32 // greatest datagram that the connection takes at present
 	pongs  chan uint64  // nonces of pings to be answered
+
+	filled atomic.Bool   // a datagram of the greatest size has been sent
+	probes chan uint64   // nonces of probes to be sent
+	acked  atomic.Uint64 // nonce of the probe answered last
 }
 
 // maxDatagram bounds the datagrams that are sent: quic-go's packets end at 1452
@@ -49,7 +53,7 @@ func newLane(conn *quic.Conn, stream *quic.Stream, hello wire.Hello) (*lane, err
 	if !conn.ConnectionState().SupportsDatagrams.Remote {
 		return nil, fmt.Errorf("%w: %s takes no QUIC datagrams", wire.ErrProtocol, site)
 	}
-	l := &lane{conn: conn, stream: stream, site: site, id: id, hello: hello, pongs: make(chan uint64, 1)}
+	l := &lane{conn: conn, stream: stream, site: site, id: id, hello: hello, pongs: make(chan uint64, 1), probes: make(chan uint64, 1)}
 	l.size.Store(wire.MinSize)
 	l.measure()
 	return l, nil
@@ -142,9 +146,13 @@ var impossible = make([]byte, 1<<16)
 func (l *lane) send(ctx context.Context, q *egress.Queue, lost *atomic.Uint64) error {
 	d := make([]byte, maxDatagram)
 	for q.Wait(ctx) {
-		n := l.packer.Pack(d[:l.size.Load()], q)
-		if n == 0 {
+		size := int(l.size.Load())
+		n := l.packer.Pack(d[:size], q)
+		switch n {
+		case 0:
 			continue
+		case size:
+			l.filled.Store(true)
 		}
 		if err := l.conn.SendDatagram(d[:n]); err != nil {
 			var tooLarge *quic.DatagramTooLargeError
@@ -230,23 +238,71 @@ func (l *lane) heartbeat(h wire.Heartbeat, acks chan<- wire.ProbeAck) {
 	}
 }
 
-// beat says at intervals that we are alive, and answers who asks. It follows
-// the path's size as well.
+// beat says at intervals that we are alive, answers who asks, and sends the
+// probes of watchPath. It follows the size that the connection takes as well.
 func (l *lane) beat(ctx context.Context) error {
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
 	for {
-		mode, nonce := wire.Alive, uint64(0)
+		mode, nonce, size := wire.Alive, uint64(0), 0
 		select {
 		case <-ctx.Done():
 			return nil
 		case nonce = <-l.pongs:
 			mode = wire.Pong
+		case nonce = <-l.probes:
+			mode, size = wire.Probe, int(l.size.Load())
 		case <-tick.C:
 			l.measure()
 		}
-		if err := l.conn.SendDatagram(wire.AppendHeartbeat(nil, l.packer.Seq(), mode, nonce, 0)); err != nil {
-			return err
+		if err := l.conn.SendDatagram(wire.AppendHeartbeat(nil, l.packer.Seq(), mode, nonce, size)); err != nil {
+			var tooLarge *quic.DatagramTooLargeError
+			if !errors.As(err, &tooLarge) {
+				return err
+			}
+			l.measure() // the size has just changed; the next probe has it
+		}
+	}
+}
+
+// blackHole is how long datagrams of the greatest size may go unanswered, while
+// smaller ones arrive, until the path counts as narrower than it was.
+const blackHole = 6 * time.Second
+
+// errNarrow ends a session whose path has become narrower: quic-go finds out
+// how much a path carries when that grows, and never when it shrinks. The next
+// session starts at the least that QUIC needs.
+var errNarrow = errors.New("path has become narrower")
+
+// watchPath sees whether datagrams of the greatest size arrive. As long as such
+// are being sent it has one a second answered by way of the control lane.
+func (l *lane) watchPath(ctx context.Context) error {
+	tick := time.NewTicker(heartbeat)
+	defer tick.Stop()
+	var sent, acked uint64 // nonces
+	var since time.Time    // of the first probe that had no answer since the last one that had
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if n := l.acked.Load(); n > acked && n <= sent {
+			acked, since = n, time.Time{}
+		}
+		if sent == acked && !l.filled.Swap(false) {
+			continue
+		}
+		switch now := time.Now(); {
+		case since.IsZero():
+			since = now
+		case now.Sub(since) >= blackHole:
+			return errNarrow
+		}
+		sent++
+		select {
+		case l.probes <- sent:
+		default: // the last one still waits to be sent
 		}
 	}
 }

@@ -133,7 +133,8 @@ func (s *session) carry(ctx context.Context, g *errgroup.Group, data *lane) erro
 	run(func() error { return data.receive(next, mtu, &p.drops, acks, p.deliver) })
 	run(func() error { return data.send(s.ctx, p.queue, &p.tooLarge) })
 	run(func() error { return data.beat(s.ctx) })
-	run(func() error { return readControl(data.stream) })
+	run(func() error { return data.watchPath(s.ctx) })
+	run(func() error { return readControl(data.stream, data) })
 
 	run(func() error {
 		next := func() ([]byte, error) { return s.control.conn.ReceiveDatagram(s.ctx) }
@@ -142,7 +143,7 @@ func (s *session) carry(ctx context.Context, g *errgroup.Group, data *lane) erro
 		})
 	})
 	run(func() error { return s.control.beat(s.ctx) })
-	run(func() error { return readControl(s.control.stream) })
+	run(func() error { return readControl(s.control.stream, data) })
 	run(func() error { return writeControl(s.ctx, s.control.stream, acks) })
 
 	select {
@@ -164,8 +165,8 @@ func (s *session) close() {
 }
 
 // readControl reads the peer's control messages until the stream ends. All that
-// a peer may say after its hello are answers to probes, and we send none.
-func readControl(stream io.Reader) error {
+// a peer may say after its hello are answers to probes, of the data lane.
+func readControl(stream io.Reader, data *lane) error {
 	buf := make([]byte, 256)
 	for {
 		typ, body, err := wire.ReadMessage(stream, buf)
@@ -177,8 +178,12 @@ func readControl(stream io.Reader) error {
 		case typ == wire.TypeHello:
 			return fmt.Errorf("%w: second hello on a lane", wire.ErrProtocol)
 		case typ == wire.TypeProbeAck:
-			if _, err := wire.ParseProbeAck(body); err != nil {
+			ack, err := wire.ParseProbeAck(body)
+			if err != nil {
 				return err
+			}
+			if ack.Lane == data.hello.Lane {
+				data.acked.Store(ack.Nonce)
 			}
 		}
 	}
