@@ -154,20 +154,21 @@ func checkGSO(h Vnet, head []byte, l3, n, mtu int) (Vnet, error) {
 // transport returns the protocol of the packet in f and where its header
 // begins, 0 when there is none: not IP, a fragment, a header not whole. Of IPv6
 // extension headers it passes over those that Linux segments behind
-// (net/ipv6/ip6_offload.c, ipv6_gso_pull_exthdrs); another one is the protocol.
+// (net/ipv6/ip6_offload.c, ipv6_gso_pull_exthdrs); another one is the protocol,
+// but for that of a fragment, which may stand behind them (RFC 8200, 4.1).
 func transport(f []byte, l Layers) (proto uint8, l4 int) {
 	proto, l4 = l.Proto, l.L4
 	if l.Type != TypeIPv6 || l4 == 0 {
 		return proto, l4
 	}
-	const hopByHop, routing, options = 0, 43, 60
+	const hopByHop, routing, fragment, options = 0, 43, 44, 60
 	for proto == hopByHop || proto == routing || proto == options {
 		if len(f) < l4+8 { // the shortest one (RFC 8200, 4.3)
 			return proto, 0
 		}
 		proto, l4 = f[l4], l4+8+int(f[l4+1])*8
 	}
-	if l4 > len(f) {
+	if proto == fragment || l4 > len(f) {
 		return proto, 0
 	}
 	return proto, l4

@@ -277,6 +277,7 @@ func TestCheckVnetOfChecksumsOnly(t *testing.T) {
 		{"IPv6", frame6(), l4v6, 16, true},
 		{"IPv6, in the options", frame6(), l4v6 - 1, 16, false},
 		{"IPv6, SCTP behind options", at(frame6(), l4v6-8, 132), l4v6, 8, false},
+		{"IPv6, fragment behind options", at(frame6(), l4v6-8, 44), l4v6, 16, false},
 		{"PPPoE", pppoe, 14 + 8 + 20, 16, true},
 		{"PPPoE, before an IP header could end", pppoe, 14 + 19, 16, false},
 	} {

@@ -288,7 +288,7 @@ func (g *generator) wrongSuperframe() Object {
 		}
 	case 11: // a byte of the extension headers, or of the options
 		if n := v.csumStart - ip - minIPv4; n > 0 {
-			o.Frame[v.csumStart-1-g.rng.IntN(n)] = byte(g.pick(0, 1, 6, 17, 43, 60, 0xff))
+			o.Frame[v.csumStart-1-g.rng.IntN(n)] = byte(g.pick(0, 1, 6, 17, 43, 44, 60, 0xff))
 		}
 	case 12: // the lengths in the headers of IP and UDP
 		at := ip + g.pick(2, 4)
@@ -344,7 +344,7 @@ func (g *generator) attackChecksum() [][]byte {
 		o.Frame[ip+6] = byte(g.pick(0, 6, 17, 43, 44, 60, 132))
 		o.Frame[ip+7] = byte(g.pick(0, 0, 0, 1))
 		o.Frame[ip+9] = byte(g.pick(1, 6, 17, 132))
-		o.Frame[ip+40] = byte(g.pick(6, 17, 0, 43, 60, 132))
+		o.Frame[ip+40] = byte(g.pick(6, 17, 0, 43, 44, 60, 132))
 		o.Frame[ip+41] = byte(g.pick(0, 0, 1, 4))
 		_, _, at, ok := transport(o.Frame)
 		if !ok { // where it would be

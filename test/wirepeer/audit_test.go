@@ -30,7 +30,7 @@ func TestAuditor(t *testing.T) {
 		sequence  = "The sequence counts the datagrams sent on this lane in this direction, those that hold nothing but a heartbeat too, from 0, and wraps."
 		ids       = "Ids count up by one with each object that is cut, per lane and direction, from 0, and wrap."
 		rising    = "A sender sends the slices of an object in rising order without overlap, each once, and has at most 8 objects begun and not ended on a lane."
-		place     = "It is the first record of the datagram after the one with the first slice of a superframe,"
+		place     = "It is the first record of the next datagram with objects after the one with the first slice of a superframe,"
 		none      = "there is none when the headers are longer."
 		covers    = "the first bytes of object `id`, at least up to the end of the TCP or UDP header."
 		heartbeat = "Datagrams with a heartbeat are padded to 64 bytes at least (sequence included)"

@@ -137,7 +137,7 @@ func TestSenderHead(t *testing.T) {
 		long = append(long, next, 4)
 		long = append(long, make([]byte, 38)...)
 	}
-	const where = "It is the first record of the datagram after the one with the first slice of a superframe, so that the superframe can be salvaged when its first slice is lost; there is none when the headers are longer."
+	const where = "It is the first record of the next datagram with objects after the one with the first slice of a superframe, so that the superframe can be salvaged when its first slice is lost; there is none when the headers are longer."
 	if !strings.Contains(lawText(t), where) {
 		t.Errorf("docs/wire.md no longer says %q", where)
 	}

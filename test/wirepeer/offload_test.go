@@ -146,7 +146,7 @@ const (
 	gso       = "4. With GSO (`bad_offload`): NEEDS_CSUM is set; the type is one of those listed;"
 	agree     = "the IP version is that of the type (either for UDP) and the protocol at the transport header TCP or UDP accordingly;"
 	place     = "the checksum start is the transport header, and the checksum offset 16 (TCP) or 6 (UDP);"
-	lengths   = "the length field of the IP header agrees with the frame, and for UDP that of the UDP header too;"
+	lengths   = "the packet ends, by the length field of the IP header, exactly where the frame does, and for UDP by that of the UDP header too;"
 	inside    = "the transport header is whole (TCP data offset 20 bytes or more); at least one byte of payload follows;"
 	segments  = "GSO size is not 0, and the payload divided by it, rounded up, at most 1024 (TCP) or 128 (UDP)."
 	segment   = "5. With GSO: headers and the first segment's payload together are at most 14 + t + MTU bytes long (`mtu_peer`)."
