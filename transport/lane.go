@@ -37,6 +37,10 @@ type lane struct {
 	acked  atomic.Uint64 // nonce of the probe answered last
 }
 
+// measureEvery is after how many full datagrams the greatest size is asked for
+// again: asking costs an allocation.
+const measureEvery = 256
+
 // maxDatagram bounds the datagrams that are sent: quic-go's packets end at 1452
 // bytes, but it is quic-go that says so.
 const maxDatagram = 2048
@@ -145,6 +149,7 @@ var impossible = make([]byte, 1<<16)
 // ends. It is the one goroutine that SendDatagram may block.
 func (l *lane) send(ctx context.Context, q *egress.Queue, lost *atomic.Uint64) error {
 	d := make([]byte, maxDatagram)
+	full := 0
 	for q.Wait(ctx) {
 		size := int(l.size.Load())
 		n := l.packer.Pack(d[:size], q)
@@ -153,6 +158,11 @@ func (l *lane) send(ctx context.Context, q *egress.Queue, lost *atomic.Uint64) e
 			continue
 		case size:
 			l.filled.Store(true)
+			// Only datagrams of the greatest size fill packets, which only
+			// then are sent in batches: follow the path's discovery closely.
+			if full++; full%measureEvery == 0 {
+				l.measure()
+			}
 		}
 		if err := l.conn.SendDatagram(d[:n]); err != nil {
 			var tooLarge *quic.DatagramTooLargeError

@@ -166,7 +166,7 @@ func TestWhole(t *testing.T) {
 		},
 		{
 			name: "striped to a receiver that did not say so",
-			law:  "any other drops them (`unknown_record`).",
+			law:  "Any other receiver drops STRIPED objects (`unknown_record`).",
 			side: func(r *wirepeer.Receiver) { r.Features &^= wirepeer.STRIPE },
 			in: [][]byte{datagram(wirepeer.AppendWhole(nil, striped),
 				slice(wirepeer.Striped, 0, 0, 20, make([]byte, 10)), slice(wirepeer.Striped, 0, 10, 20, make([]byte, 10)))},

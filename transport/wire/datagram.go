@@ -48,7 +48,7 @@ const (
 
 	// MinSize is the least datagram size that a Packer is given; QUIC packets
 	// of 1200 bytes carry more.
-	MinSize = 512
+	MinSize = 1024
 )
 
 // window is how many ids a receiver keeps, and so how many objects may be open

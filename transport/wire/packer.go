@@ -12,7 +12,7 @@ import (
 // Item is a frame on its way out, with what has been sent of it. Whoever queues
 // an Item sets Buf, and leaves the rest to the Packer.
 type Item struct {
-	Buf *frame.Buf
+	Buf *frame.Buf // its header as frame.CheckVnet returned it
 
 	sent  int    // bytes of the object that are in datagrams
 	id    uint16 // of a cut object
@@ -84,11 +84,12 @@ func (p *Packer) Pack(d []byte, src Source) int {
 			n += tagLen + putObject(d[n+tagLen:], flags, object)
 			src.Sent(len(object), true)
 			continue
-		case room >= sliceLen+leastSlice || room >= sliceLen+len(object)-it.sent:
+		case room >= sliceLen+least(it) || room >= sliceLen+len(object)-it.sent:
 			sent := p.putSlice(d[n:], it, flags, object)
 			n += sliceLen + sent
-			src.Sent(sent, it.sent == len(object))
-			if it.sent == len(object) {
+			done := it.sent == len(object) // Sent may end the item
+			src.Sent(sent, done)
+			if done {
 				continue
 			}
 		}
@@ -97,6 +98,27 @@ func (p *Packer) Pack(d []byte, src Source) int {
 		return len(d)
 	}
 	return n
+}
+
+// least returns the fewest bytes that the next slice of an item should hold.
+// The first one of a superframe holds all its headers: else the loss of the
+// second, which brings HEAD, would cost them, and so every segment.
+func least(it *Item) int {
+	if it.sent == 0 {
+		return max(leastSlice, headEnd(it.Buf))
+	}
+	return leastSlice
+}
+
+// headEnd returns where the headers of a superframe's object end, 0 for a frame
+// that is none, or whose headers are too long for a HEAD.
+func headEnd(b *frame.Buf) int {
+	h := b.Header()
+	end := partsLen(flagVnet) + int(h.HdrLen)
+	if h.GSOType == frame.GSONone || h.HdrLen == 0 || end > min(maxHead, partsLen(flagVnet)+b.Len()) {
+		return 0
+	}
+	return end
 }
 
 // split returns the flags and the bytes of a frame's object.
@@ -144,24 +166,10 @@ func putObject(d []byte, flags byte, object []byte) int {
 // setHead keeps the headers of a superframe for the next datagram, so that the
 // loss of this one costs only the segments in it.
 func (p *Packer) setHead(it *Item, flags byte, object []byte) {
-	h := it.Buf.Header()
-	if h.GSOType == frame.GSONone {
-		return
+	if end := headEnd(it.Buf); end > 0 {
+		p.head.id, p.head.flags, p.head.total = it.id, flags, len(object)
+		p.head.n = putObject(p.head.b[:], flags, object[:end])
 	}
-	f := it.Buf.Bytes()
-	end := int(h.CsumStart) + 8
-	if h.GSOType != frame.GSOUDP {
-		const dataOffset = 12
-		if int(h.CsumStart)+dataOffset >= len(f) {
-			return
-		}
-		end = int(h.CsumStart) + int(f[int(h.CsumStart)+dataOffset]>>4)*4
-	}
-	if end += partsLen(flags); end > min(maxHead, len(object)) {
-		return
-	}
-	p.head.id, p.head.flags, p.head.total = it.id, flags, len(object)
-	p.head.n = putObject(p.head.b[:], flags, object[:end])
 }
 
 // putHead writes the HEAD that is due, if any, and returns its length.

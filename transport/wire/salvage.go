@@ -121,12 +121,8 @@ func (r *Receiver) rescue(s *slot, frames []*frame.Buf) []*frame.Buf {
 	}
 	n := b.Len()
 	h, err := frame.CheckHead(frame.ParseVnet(raw), raw[frame.VnetLen:known], n, r.MTU)
-	if err != nil {
-		r.refuse(err)
-		return frames
-	}
-	if h.GSOType == frame.GSONone {
-		return frames // one frame, and not whole
+	if err != nil || h.GSOType == frame.GSONone {
+		return frames // headers that are not all at hand, or one frame, and not whole
 	}
 	f, hdr, size := b.Bytes(), int(h.HdrLen), int(h.GSOSize)
 	segments := frame.Segments(h, f)
