@@ -67,6 +67,13 @@ func (w *world) set(f func()) {
 	f()
 }
 
+// count returns how many packets have been sent, and when some were lost.
+func (w *world) count() (packets int, losses []time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.packets, slices.Clone(w.losses)
+}
+
 func addrPort(a net.Addr) netip.AddrPort { return a.(*net.UDPAddr).AddrPort() }
 
 // AddNode implements simnet.Router.
