@@ -54,23 +54,31 @@ func TestEnrol(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		addrs []string
+		late  time.Duration // the founder is
 	}{
-		{"at once", []string{homePort}},
-		{"one address is dead", []string{nobody, homePort}},
-		{"another network has one address", []string{other + ":4433", homePort}},
+		{"at once", []string{homePort}, 0},
+		{"one address is dead", []string{nobody, homePort}, 0},
+		{"another network has one address", []string{other + ":4433", homePort}, 0},
+		{"another network has one address, and the founder is late", []string{other + ":4433", homePort}, 10 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir, site := newDir(t), "site-"+string('a'+rune(len(tt.name)%26))
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld()
-				home := w.run(t, founder, homeAddr, nil, func(c *transport.Config) {
-					c.Enrolled = func() []string { return []string{homePort, "home.example:4433"} }
+				var home *node
+				var started sync.WaitGroup
+				started.Go(func() {
+					time.Sleep(tt.late)
+					home = w.run(t, founder, homeAddr, nil, func(c *transport.Config) {
+						c.Enrolled = func() []string { return []string{homePort, "home.example:4433"} }
+					})
 				})
 				w.run(t, foreign, other, nil)
 				m, addrs, err := w.enrol(t.Context(), officeAddr, dir, invite(t, founder, site, tt.addrs...), site)
 				if err != nil {
 					t.Fatal(err)
 				}
+				started.Wait()
 				if diff := cmp.Diff([]string{homePort, "home.example:4433"}, addrs); diff != "" {
 					t.Errorf("addresses (-want +got):\n%s", diff)
 				}

@@ -294,16 +294,24 @@ func TestHalfOpen(t *testing.T) {
 		before := runtime.NumGoroutine()
 		var conns sync.WaitGroup
 		var mu sync.Mutex
-		refused := 0
+		refused, proven := 0, 0
 		for i := range 200 {
 			conns.Go(func() {
 				time.Sleep(time.Duration(i) * 5 * time.Millisecond)
+				began := time.Now()
 				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 				defer cancel()
 				conn, err := e.tr.Dial(ctx, &net.UDPAddr{IP: net.ParseIP(homeAddr).To4(), Port: 4433}, e.member.TLSConfig(wire.ALPN), &quic.Config{EnableDatagrams: true, InitialPacketSize: 1200})
 				if err != nil {
 					return
 				}
+				mu.Lock()
+				if took := time.Since(began); took >= 4*w.latency {
+					proven++
+				} else if i > 150 {
+					t.Errorf("connection %d took %v: it did not prove its address", i, took)
+				}
+				mu.Unlock()
 				if i%2 == 0 { // greets, and makes no session
 					stream, err := conn.OpenStream()
 					if err == nil {
@@ -326,6 +334,9 @@ func TestHalfOpen(t *testing.T) {
 		conns.Wait()
 		if refused == 0 {
 			t.Error("nobody was told to try again")
+		}
+		if proven > 180 {
+			t.Errorf("%d of 200 had to prove their address, want none of the first", proven)
 		}
 	})
 }

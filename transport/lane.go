@@ -58,7 +58,6 @@ func newLane(conn *quic.Conn, stream *quic.Stream, hello wire.Hello) (*lane, err
 		return nil, fmt.Errorf("%w: %s takes no QUIC datagrams", wire.ErrProtocol, site)
 	}
 	l := &lane{conn: conn, stream: stream, site: site, id: id, hello: hello, pongs: make(chan uint64, 1), probes: make(chan uint64, 1)}
-	l.size.Store(wire.MinSize)
 	l.measure()
 	return l, nil
 }
@@ -133,8 +132,7 @@ func readHello(ctx context.Context, stream *quic.Stream) (h wire.Hello, err erro
 }
 
 // measure asks the connection how great a datagram may be: one that cannot be
-// sent is refused at once, and the error tells. A connection that has ended does
-// not tell; then nothing is sent either.
+// sent is refused at once, and the error tells.
 func (l *lane) measure() {
 	var tooLarge *quic.DatagramTooLargeError
 	if err := l.conn.SendDatagram(impossible); errors.As(err, &tooLarge) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"sync"
@@ -116,6 +117,26 @@ func TestTwoAddresses(t *testing.T) {
 					t.Errorf("status %+v", st)
 				}
 			})
+		})
+	}
+}
+
+// Two dialers of one site agree on a session, whatever order its parts come in.
+func TestTwoDialers(t *testing.T) {
+	ms := members(t, "home", "office")
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			w.reorder = 3
+			w.rng = rand.New(rand.NewPCG(seed, 0))
+			home := w.run(t, ms[0], homeAddr, nil)
+			office := w.run(t, ms[1], officeAddr, []string{homePort, homePort, homePort})
+			until(t, "up", time.Second, connected(home, office))
+			since := office.Peers()[0].Since
+			time.Sleep(10 * time.Second)
+			if st := office.Peers()[0]; st.Since != since || home.attaches()+office.attaches() != 2 {
+				t.Errorf("seed %d: attached %d and %d times, since %v and %v", seed, home.attaches(), office.attaches(), since, st.Since)
+			}
 		})
 	}
 }
@@ -390,6 +411,80 @@ func TestReplaced(t *testing.T) {
 			t.Errorf("the port was attached %d times", home.attaches())
 		}
 		checkNumbers(t, office.received(), 100, 200)
+	})
+}
+
+// The site that comes back takes less than what waits for it: it is not sent
+// that.
+func TestReplacedByLesser(t *testing.T) {
+	ms := members(t, "home", "office")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home := w.run(t, ms[0], homeAddr, nil)
+		office := w.run(t, ms[1], officeAddr, []string{homePort})
+		until(t, "up", time.Second, connected(home, office))
+		office.kill()
+		for i := range 60 {
+			home.send("office", superframe(i, 45))
+		}
+		office = w.run(t, ms[1], "192.0.2.3", []string{homePort}, func(c *transport.Config) { c.Features = 0 })
+		var mu sync.Mutex
+		segments := 0
+		office.mu.Lock()
+		office.take = func(_ string, b *frame.Buf) {
+			mu.Lock()
+			defer mu.Unlock()
+			if h := b.Header(); h != (frame.Vnet{}) {
+				t.Errorf("was sent %+v", h)
+			}
+			segments++
+		}
+		office.mu.Unlock()
+		until(t, "replaced", time.Second, func() bool { return office.peer("home") != nil })
+		home.send("office", superframe(100, 10))
+		time.Sleep(time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		if segments != 10 {
+			t.Errorf("%d segments came, want 10", segments)
+		}
+		if home.attaches() != 1 || dropped(home, "peer_down") == 0 {
+			t.Errorf("attached %d times, drops %v", home.attaches(), home.Drops())
+		}
+	})
+}
+
+// A session delivers when the one that it replaces has done so.
+func TestHandOver(t *testing.T) {
+	ms := members(t, "home", "office")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		var busy, came atomic.Int32
+		release := make(chan struct{})
+		home := w.run(t, ms[0], homeAddr, nil, func(c *transport.Config) {
+			c.Serve = func(ctx context.Context, p *transport.Peer) error {
+				return p.Run(ctx, func([]*frame.Buf) {
+					if busy.Add(1) != 1 {
+						t.Error("two sessions deliver at once")
+					}
+					<-release
+					busy.Add(-1)
+					came.Add(1)
+				})
+			}
+		})
+		office := w.run(t, ms[1], officeAddr, []string{homePort})
+		until(t, "up", time.Second, func() bool { return home.Up() == 1 && office.peer("home") != nil })
+		office.send("home", numbered(1, 100))
+		until(t, "delivering", time.Second, func() bool { return busy.Load() == 1 })
+		office.kill()
+		office = w.run(t, ms[1], "192.0.2.3", []string{homePort})
+		until(t, "replaced", time.Second, func() bool { return office.peer("home") != nil })
+		office.send("home", numbered(2, 100))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		close(release)
+		until(t, "delivered", time.Second, func() bool { return came.Load() == 2 })
 	})
 }
 
