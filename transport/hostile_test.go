@@ -381,7 +381,7 @@ func TestTooMany(t *testing.T) {
 func TestStranger(t *testing.T) {
 	strangers := members(t, "stranger")
 	evilWorld(t, func(t *testing.T, _ *world, home *node, e *evil) {
-		for range 100 {
+		for range 30 {
 			for _, certs := range [][]tls.Certificate{nil, {strangers[0].Leaf}} {
 				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 				conn, err := e.tr.Dial(ctx, &net.UDPAddr{IP: net.ParseIP(homeAddr).To4(), Port: 4433},

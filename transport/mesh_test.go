@@ -132,6 +132,7 @@ func TestTwoDialers(t *testing.T) {
 			home := w.run(t, ms[0], homeAddr, nil)
 			office := w.run(t, ms[1], officeAddr, []string{homePort, homePort, homePort})
 			until(t, "up", time.Second, connected(home, office))
+			time.Sleep(500 * time.Millisecond) // until each dialer knows whom it has reached
 			since := office.Peers()[0].Since
 			time.Sleep(10 * time.Second)
 			if st := office.Peers()[0]; st.Since != since || home.attaches()+office.attaches() != 2 {
