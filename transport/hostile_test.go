@@ -203,6 +203,11 @@ func TestBrokenSession(t *testing.T) {
 	}{
 		{"second hello", wire.CloseProtocol, func(e *evil, _, _ *quic.Conn, s *quic.Stream) { s.Write(e.hello(1, 0).Append(nil)) }},
 		{"short probe ack", wire.CloseProtocol, func(_ *evil, _, _ *quic.Conn, s *quic.Stream) { s.Write([]byte{3, 0, 1, 0}) }},
+		{"probe acks nobody asked for", -1, func(_ *evil, _, _ *quic.Conn, s *quic.Stream) {
+			for lane := range byte(3) {
+				s.Write(wire.ProbeAck{Lane: lane, Nonce: 1 << 60}.Append(nil))
+			}
+		}},
 		{"ends in a message", wire.CloseProtocol, func(_ *evil, _, _ *quic.Conn, s *quic.Stream) { s.Write([]byte{3, 0}); s.Close() }},
 		{"ends between messages", -1, func(_ *evil, _, _ *quic.Conn, s *quic.Stream) { s.Close() }},
 		{"unknown messages", -1, func(_ *evil, _, _ *quic.Conn, s *quic.Stream) {

@@ -134,7 +134,7 @@ func (s *session) carry(ctx context.Context, g *errgroup.Group, data *lane) erro
 	run(func() error { return data.send(s.ctx, p.queue, &p.tooLarge) })
 	run(func() error { return data.beat(s.ctx) })
 	run(func() error { return data.watchPath(s.ctx) })
-	run(func() error { return readControl(data.stream, data) })
+	run(func() error { return readControl(data.stream, nil) })
 
 	run(func() error {
 		next := func() ([]byte, error) { return s.control.conn.ReceiveDatagram(s.ctx) }
@@ -164,9 +164,10 @@ func (s *session) close() {
 	closeFor(s.control.conn, context.Cause(s.ctx))
 }
 
-// readControl reads the peer's control messages until the stream ends. All that
-// a peer may say after its hello are answers to probes, of the data lane.
-func readControl(stream io.Reader, data *lane) error {
+// readControl reads the peer's control messages on a lane until the stream ends.
+// All that a peer may say after its hello are answers to probes of the data lane,
+// on the control lane; for another lane probed is nil.
+func readControl(stream io.Reader, probed *lane) error {
 	buf := make([]byte, 256)
 	for {
 		typ, body, err := wire.ReadMessage(stream, buf)
@@ -177,13 +178,13 @@ func readControl(stream io.Reader, data *lane) error {
 			return err
 		case typ == wire.TypeHello:
 			return fmt.Errorf("%w: second hello on a lane", wire.ErrProtocol)
-		case typ == wire.TypeProbeAck:
+		case typ == wire.TypeProbeAck && probed != nil:
 			ack, err := wire.ParseProbeAck(body)
 			if err != nil {
 				return err
 			}
-			if ack.Lane == data.hello.Lane {
-				data.acked.Store(ack.Nonce)
+			if ack.Lane == probed.hello.Lane {
+				probed.acked.Store(ack.Nonce)
 			}
 		}
 	}
