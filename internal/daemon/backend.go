@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/l2bridge/l2bridge/internal/control"
@@ -40,8 +41,14 @@ func (b backend) Status() control.Status {
 	for _, port := range s.sw.Cramped() {
 		st.Hints = append(st.Hints, fmt.Sprintf("the MAC table has no room for all stations of %s, what it does not know is flooded: raise --fdb-max", port))
 	}
-	for _, p := range s.mesh.Peers() {
+	peers := s.mesh.Peers()
+	if len(peers) == 0 && s.member.Founder() {
+		st.Hints = append(st.Hints, `no other site yet: "l2bridge invite SITE" prints a token for one`)
+	}
+	for _, p := range peers {
 		switch {
+		case p.State == "down" && !p.Unknown:
+			st.Hints = append(st.Hints, fmt.Sprintf("site %s is gone; it dials us: is l2bridge running there, and can it reach UDP %d here?", p.Site, s.port()))
 		case p.State == "up" && st.MTU != 0 && p.MTU != st.MTU:
 			st.Hints = append(st.Hints, fmt.Sprintf("site %s has MTU %d, this one %d: frames above the smaller one are dropped; give both the same", p.Site, p.MTU, st.MTU))
 		case p.State != "up" && p.Error != "":
@@ -62,6 +69,11 @@ func (s *site) describeTAP(st *control.Status, dev *tap.Device) {
 		st.Hints = append(st.Hints, err.Error())
 	}
 	st.BridgePorts = append(st.BridgePorts, ports...)
+	for _, port := range ports {
+		if port == "l2b0" || strings.HasPrefix(port, "l2b-") {
+			st.Hints = append(st.Hints, fmt.Sprintf("bridge %s also has %s, the TAP of another network: where both lead to the same LAN they are a loop; give one its own: --bridge", dev.Bridge(), port))
+		}
+	}
 	for _, f := range findings {
 		hint := f.Problem
 		if f.Remedy != "" {

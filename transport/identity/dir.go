@@ -162,7 +162,7 @@ func (d *Dir) vacantLocked() error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("state directory %s: site %q is %w, %s (leave it first, or pick another network with -n)", d.path, m.Site, ErrExists, m.Network)
+	return fmt.Errorf("state directory %s: site %q is %w, %s (pick another network with -n; to leave this one, stop l2bridge and move the directory away)", d.path, m.Site, ErrExists, m.Network)
 }
 
 // saveLocked checks st as Load would, and stores it only then.
