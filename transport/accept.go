@@ -117,9 +117,11 @@ func (m *Mesh) greet(ctx context.Context, g *errgroup.Group, conn *quic.Conn) {
 	case err != nil:
 	case l.hello.Lane == 0:
 		s := newSession(ctx, m, l, false)
-		if err = m.admit(s); err == nil {
-			g.Go(func() error { s.accepted(ctx, g); return nil })
+		if err = m.admit(s); err != nil {
+			s.end(err)
+			break
 		}
+		g.Go(func() error { s.accepted(ctx, g); return nil })
 	default:
 		err = m.join(l)
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/sync/errgroup"
@@ -35,8 +36,7 @@ func (m *Mesh) enrolOn(ctx context.Context, conn *quic.Conn) (site string, err e
 	if err != nil {
 		return "", err
 	}
-	deadline, _ := ctx.Deadline()
-	stream.SetDeadline(deadline)
+	defer interrupt(ctx, stream)()
 	request, err := io.ReadAll(io.LimitReader(stream, identity.MaxMessage))
 	if err != nil {
 		return "", err
@@ -118,8 +118,7 @@ func requestOn(ctx context.Context, conn *quic.Conn, token identity.Token, site 
 	if err != nil {
 		return nil, err
 	}
-	deadline, _ := ctx.Deadline()
-	stream.SetDeadline(deadline)
+	defer interrupt(ctx, stream)()
 	if _, err := stream.Write(request); err != nil {
 		return nil, err
 	}
@@ -141,4 +140,10 @@ func explainJoin(addr netip.AddrPort, err error) error {
 		return fmt.Errorf("%s takes no new members (only the site that founded the network does): %w", addr, err)
 	}
 	return explain(addr, err)
+}
+
+// interrupt ends what waits on a stream when ctx ends, until release is called:
+// a machine that says nothing must hold up neither a stop nor a race.
+func interrupt(ctx context.Context, stream *quic.Stream) (release func() bool) {
+	return context.AfterFunc(ctx, func() { stream.SetDeadline(time.Unix(1, 0)) }) // in the past
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/quic-go/quic-go"
 
 	"github.com/l2bridge/l2bridge/transport"
 	"github.com/l2bridge/l2bridge/transport/identity"
@@ -205,6 +206,43 @@ func TestEnrolAgain(t *testing.T) {
 		}
 		if m.Site != "office" || judged != 2 {
 			t.Errorf("is %q, judged %d times", m.Site, judged)
+		}
+	})
+}
+
+// A machine that asks to join and then says nothing does not hold up a stop.
+func TestMuteJoiner(t *testing.T) {
+	founder := members(t, "home")[0]
+	dir := newDir(t)
+	key, err := dir.SiteKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := invite(t, founder, "office", homePort)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home := w.run(t, founder, homeAddr, nil)
+		sock := w.listen("192.0.2.66")
+		defer sock.Close()
+		tr := &quic.Transport{Conn: sock}
+		defer tr.Close()
+		conn, err := tr.Dial(t.Context(), &net.UDPAddr{IP: net.ParseIP(homeAddr).To4(), Port: 4433},
+			identity.JoinTLSConfig(key, "office", token.CA), &quic.Config{InitialPacketSize: 1200})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream, err := conn.OpenStream()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Write([]byte{0}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		began := time.Now()
+		home.stop()
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the stop took %v", took)
 		}
 	})
 }

@@ -52,7 +52,7 @@ func (m *Mesh) addresses() (all []netip.AddrPort) {
 	defer m.mu.Unlock()
 	for _, p := range m.peers {
 		if s := p.session.Load(); s != nil {
-			all = append(all, s.control.remote())
+			all = append(all, s.control.remote(), s.data.remote()) // each moves by itself
 		}
 	}
 	for _, d := range m.dials {
