@@ -72,6 +72,9 @@ func (b *bench) run(ctx context.Context) (err error) {
 			b.say("%s: not installed: %v", p.name, err)
 		}
 	}
+	if b.o.hold {
+		return b.hold(ctx)
+	}
 	for _, group := range b.groups() {
 		for round := range group.rounds {
 			peers := slices.Clone(b.peers)
@@ -180,6 +183,30 @@ func (b *bench) visit(ctx context.Context, p *peer, g group, round int) {
 		}
 		b.say("%s, round %d: %s", p.name, round+1, strings.Join(words, ", "))
 	}
+}
+
+// hold leaves one program up to be looked into.
+func (b *bench) hold(ctx context.Context) error {
+	p, w := b.peers[0], b.measures[0].wan
+	dir := filepath.Join(b.dir, p.name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	r, err := newRig(ctx, p, w, dir, b.o.gro)
+	defer func() {
+		if err := r.close(); err != nil {
+			b.say("take down: %v", err)
+		}
+	}()
+	if err == nil {
+		err = r.up()
+	}
+	if err != nil {
+		b.say("%v", err)
+	}
+	b.say("%s on the %s WAN, logs in %s; ip netns exec %s{host-a,gw-a,wan,gw-b,host-b} ...; Ctrl-C ends it", p.name, w.name, dir, r.prefix())
+	<-ctx.Done()
+	return nil
 }
 
 // commonRate is the rate of TCP at which all programs are pinged.

@@ -41,7 +41,9 @@ type options struct {
 	need       string
 	json       string
 	markdown   string
+	cache      string
 	keepLogs   bool
+	hold       bool
 }
 
 // tools are what the harness runs inside namespaces.
@@ -103,6 +105,8 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.need, "need", "test/need.sh", "script that installs Debian packages")
 	f.StringVar(&o.json, "json", "dist/bench-peers.json", "where results go")
 	f.StringVar(&o.markdown, "markdown", "dist/bench-peers.md", "where the tables go")
+	f.StringVar(&o.cache, "cache", "dist/peers.cache", "where programs are kept that were downloaded or built")
+	f.BoolVar(&o.hold, "hold", false, "lay out the first program on the WAN of the first measure, and leave it up until Ctrl-C")
 	f.BoolVar(&o.keepLogs, "keep-logs", false, "leave what the programs said in the temporary directory")
 	if err := f.Parse(args); err != nil {
 		return o, err

@@ -60,6 +60,9 @@ var measures = []measure{
 	{name: "shaped", wan: shapedWAN, run: measureShaped, metrics: []metric{
 		{"shaped", "upload, WAN of 20 Mbit/s", "Mbit/s", 1}, {"shaped_idle_p99", "ping idle there, p99", "ms", 1},
 		{"shaped_p99", "ping during upload there, p99", "ms", 1}}},
+	{name: "line", wan: lineWAN, run: measureLine, only: func(p *peer) bool { return p.name == "vxlan" }, metrics: []metric{
+		{"line", "the harness's delay line, 20 ms: eight TCP streams", "Mbit/s", 0}, {"line_rtt", "ping over it, median", "ms", 2},
+		{"line_p99", "p99", "ms", 2}, {"line_loaded_p99", "p99 beside TCP of 350 Mbit/s", "ms", 2}}},
 	{name: "lossy8", wan: lossyWAN, run: measureLong("lossy8", "--parallel", "8"), only: onLongPaths, metrics: []metric{
 		{"lossy8", "20 ms, 0.1 % loss: eight TCP streams", "Mbit/s", 1}, {"lossy8_retransmits", "their retransmits", "/GB", 0}}},
 	{name: "lossy1", wan: lossyWAN, run: measureLong("lossy1"), only: onLongPaths, metrics: []metric{
@@ -156,6 +159,25 @@ func measureFat(ctx context.Context, b *bench, r *rig) (values, error) {
 		return nil, err
 	}
 	return values{"fat": t.Mbps, "fat_rtt": p.quantile(0.5) / 1000}, nil
+}
+
+// measureLine shows that the long WANs are what they are said to be: as long,
+// and no bottleneck.
+func measureLine(ctx context.Context, b *bench, r *rig) (values, error) {
+	idle, err := r.ping(ctx, b.o.pings)
+	if err != nil {
+		return nil, err
+	}
+	full, err := r.iperf(ctx, b.o.time, "--parallel", "8")
+	if err != nil {
+		return nil, err
+	}
+	loaded, _, err := r.pingUnder(ctx, b.o.pings, 2*time.Second, "--parallel", "8", "--bitrate", "44M", "--length", "16K")
+	if err != nil {
+		return nil, err
+	}
+	return values{"line": full.Mbps, "line_rtt": idle.quantile(0.5) / 1000, "line_p99": idle.quantile(0.99) / 1000,
+		"line_loaded_p99": loaded.quantile(0.99) / 1000}, nil
 }
 
 func measureCPU(ctx context.Context, b *bench, r *rig) (values, error) {

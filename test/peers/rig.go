@@ -51,6 +51,7 @@ var (
 	cleanWAN   = wan{name: "clean"}
 	offloadWAN = wan{name: "offload", offloads: true}
 	shapedWAN  = wan{name: "shaped", rate: "20mbit", buffer: 1 << 20}
+	lineWAN    = wan{name: "line", delay: 10 * time.Millisecond, bigTCP: true}
 	lossyWAN   = wan{name: "lossy", delay: 10 * time.Millisecond, loss: 1000, bigTCP: true}
 	fatWAN     = wan{name: "fat", delay: 50 * time.Millisecond, rate: "200mbit", buffer: 2_500_000, bigTCP: true}
 )
