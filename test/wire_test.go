@@ -348,7 +348,7 @@ func newTurns(t *rapid.T, frames []delivery) *turns {
 }
 
 // Next implements [wire.Source].
-func (q *turns) Next() *wire.Item {
+func (q *turns) Next(int) *wire.Item {
 	if len(q.waiting) == 0 {
 		return nil
 	}

@@ -193,7 +193,7 @@ func liveThrough(t *testing.T, length time.Duration, reorder int) {
 			counted  [2]uint64 // frames that waited too long to be sent
 		)
 		end := func(i int, how func()) {
-			counted[i] += dropped(sites[i], "stale") + dropped(sites[i], "queue_full")
+			counted[i] += dropped(sites[i], "stale") + dropped(sites[i], "queue_full") + dropped(sites[i], "queue_delay")
 			how()
 		}
 		begin := func(what string, lasts time.Duration, undo func()) {

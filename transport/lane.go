@@ -143,14 +143,16 @@ func (l *lane) measure() {
 // impossible is longer than any UDP payload.
 var impossible = make([]byte, 1<<16)
 
-// send packs what waits in the queue into datagrams until ctx or the connection
+// send packs what waits for the lane into datagrams until ctx or the connection
 // ends. It is the one goroutine that SendDatagram may block.
-func (l *lane) send(ctx context.Context, q *egress.Queue, lost *atomic.Uint64) error {
+func (l *lane) send(ctx context.Context, out *egress.Lane, lost *atomic.Uint64) error {
+	defer out.Close()
 	d := make([]byte, maxDatagram)
+	outer := overhead + l.outerHeaders()
 	full := 0
-	for q.Wait(ctx) {
+	for out.Wait(ctx) {
 		size := int(l.size.Load())
-		n := l.packer.Pack(d[:size], q)
+		n := l.packer.Pack(d[:size], out)
 		switch n {
 		case 0:
 			continue
@@ -162,6 +164,7 @@ func (l *lane) send(ctx context.Context, q *egress.Queue, lost *atomic.Uint64) e
 				l.measure()
 			}
 		}
+		out.Spent(n + outer)
 		if err := l.conn.SendDatagram(d[:n]); err != nil {
 			var tooLarge *quic.DatagramTooLargeError
 			if !errors.As(err, &tooLarge) {
@@ -172,6 +175,15 @@ func (l *lane) send(ctx context.Context, q *egress.Queue, lost *atomic.Uint64) e
 		}
 	}
 	return nil
+}
+
+// outerHeaders returns the bytes of UDP and IP header before each packet.
+func (l *lane) outerHeaders() int {
+	const udp, ipv4, ipv6 = 8, 20, 40
+	if l.remote().Addr().Is4() {
+		return udp + ipv4
+	}
+	return udp + ipv6
 }
 
 // receive hands the frames that come in to deliver until the connection ends.

@@ -65,6 +65,10 @@ type Config struct {
 	MTU      int
 	Features wire.Features
 
+	// Rate bounds what leaves for each peer, in bits a second counted from the
+	// outer IP header on; 0 is no bound.
+	Rate uint64
+
 	// Serve makes a port of the switch of a peer, for as long as it is there:
 	// it calls p.Run and returns what that returns.
 	Serve func(ctx context.Context, p *Peer) error

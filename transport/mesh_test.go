@@ -38,7 +38,7 @@ func TestTwoSites(t *testing.T) {
 				office := w.run(t, ms[1], officeAddr, []string{homePort})
 				// Two handshakes and two hellos, at a round trip each.
 				until(t, "up", 8*latency+10*time.Millisecond, connected(home, office))
-				exchange(t, home, office, 100)
+				exchange(t, home, office, 30) // what the first window carries: CoDel judges the rest
 				st := office.Peers()[0]
 				if st.State != "up" || st.Site != "home" || st.Kex != "X25519MLKEM768" || st.Error != "" || st.ID != ms[0].ID {
 					t.Errorf("status %+v", st)
@@ -579,7 +579,7 @@ func TestNarrowPath(t *testing.T) {
 		office := w.run(t, ms[1], officeAddr, []string{homePort}, jumbo)
 		until(t, "up", time.Second, connected(home, office))
 		time.Sleep(10 * time.Second)
-		exchange(t, home, office, 100)
+		exchange(t, home, office, 30) // what the first window carries: CoDel judges the rest
 		for i := range 10 {
 			office.send("home", numbered(i, 9014))
 		}

@@ -46,8 +46,10 @@ type loss struct {
 // superframes is what a peer must take for every frame to be sent as it is.
 const superframes = wire.FeatureCsum | wire.FeatureTSO | wire.FeatureUSO
 
-func newPeer(id identity.ID) *Peer {
-	return &Peer{id: id, queue: egress.New(), left: make(chan struct{}, 1)}
+func newPeer(id identity.ID, rate uint64) *Peer {
+	p := &Peer{id: id, queue: egress.New(), left: make(chan struct{}, 1)}
+	p.queue.SetRate(rate)
+	return p
 }
 
 // String returns the peer's site.
@@ -243,10 +245,11 @@ func (m *Mesh) Drops() (all []Drop) {
 		for r := range wire.Reasons {
 			add(r.String(), p.drops[r].Load())
 		}
-		full, stale, cut := p.queue.Drops()
-		add("queue_full", full)
-		add("stale", stale)
-		add("peer_down", cut+p.unsent.Load())
+		q := p.queue.Stats()
+		add("queue_full", q.Full)
+		add("queue_delay", q.Dropped)
+		add("stale", q.Stale)
+		add("peer_down", q.Cut+p.unsent.Load())
 		add("path_shrunk", p.tooLarge.Load())
 		add("not_attached", p.unheard.Load())
 	}

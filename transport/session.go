@@ -131,7 +131,7 @@ func (s *session) carry(ctx context.Context, g *errgroup.Group, data *lane) erro
 	defer done()
 	acks := make(chan wire.ProbeAck, 1)
 	run(func() error { return data.receive(next, mtu, &p.drops, acks, p.deliver) })
-	run(func() error { return data.send(s.ctx, p.queue, &p.tooLarge) })
+	run(func() error { return data.send(s.ctx, p.queue.Open(), &p.tooLarge) })
 	run(func() error { return data.beat(s.ctx) })
 	run(func() error { return data.watchPath(s.ctx) })
 	run(func() error { return readControl(data.stream, nil) })
@@ -219,7 +219,7 @@ func (m *Mesh) adopt(ctx context.Context, g *errgroup.Group, s *session) (p *Pee
 		if len(m.peers) >= MaxPeers {
 			return nil, nil, fmt.Errorf("more than %d peers", MaxPeers)
 		}
-		p = newPeer(s.id)
+		p = newPeer(s.id, m.cfg.Rate)
 		m.peers[s.id] = p
 	}
 	if old := p.session.Load(); old != nil && old.ctx.Err() == nil {
@@ -254,8 +254,6 @@ func (m *Mesh) keeps(s *session) bool {
 func (m *Mesh) leave(p *Peer, s *session) {
 	if p.detach(s, context.Cause(s.ctx)) {
 		p.queue.Clear()
-	} else {
-		p.queue.Restart()
 	}
 	m.mu.Lock()
 	if p.last == s {

@@ -111,7 +111,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	}
 	s.mesh = transport.New(transport.Config{
 		Member: member, Conn: s.conn, Dial: dial, MTU: dev.MTU(),
-		Features: s.features(dev),
+		Features: s.features(dev), Rate: s.cfg.Rate,
 		Serve: func(ctx context.Context, p *transport.Peer) error {
 			return s.sw.Serve(ctx, p, bridge.Mesh, cfg.FDBMaxPerPeer)
 		},

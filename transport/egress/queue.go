@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package egress is what waits to leave for a peer.
+// Package egress is what waits to leave for a peer: flows that share fairly
+// what the lanes to it carry, each with a controlled delay.
 package egress
 
 import (
-	"context"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/l2bridge/l2bridge/internal/frame"
-	"github.com/l2bridge/l2bridge/transport/wire"
 )
 
 // Bounds of a queue. The bytes are those of a long fat path (64 superframes);
-// the frames keep the ring small when they are short. What has waited for
+// the frames keep the memory small when they are short. What has waited for
 // MaxAge is stale: after a stall the LAN has asked again, or given up.
 const (
 	MaxFrames = 2048
@@ -22,141 +22,291 @@ const (
 	MaxAge    = time.Second
 )
 
-// Queue holds the frames for one peer in the order they came. Any goroutine
-// may Push; one at a time takes, restarts and clears. It is a wire.Source.
+// MaxLanes bounds the lanes that take from a queue at once.
+const MaxLanes = 64
+
+const (
+	// buckets is how many flows are told apart (a hash decides), as in Linux's
+	// sch_fq_codel.
+	buckets = 1024
+	// dropBatch is how many frames of the fattest flow make room at once, so
+	// that to find it is paid for once and not for each frame of a flood.
+	dropBatch = 64
+	// maxUrgent bounds the urgent frames; more of them are ordinary ones.
+	maxUrgent = 64
+)
+
+// Queue holds the frames for one peer. Any goroutine may Push. What is pushed
+// leaves by lanes, of which each has a taker:
+//
+//	Push --hash--> flow --home--> Lane --Next, Sent--> wire.Packer
+//	               flow ----'     DRR over its flows, CoDel in each
+//	               urgent --------> first lane, before all others
+//
+// A flow (VLAN, addresses, ports) has its home on one lane, so that its frames
+// stay in order, and finds a new one only after it has been silent for a while.
 type Queue struct {
-	full, stale, cut atomic.Uint64
+	full, stale, cut, dropped, marked atomic.Uint64
 
-	ready chan struct{} // holds a token when a frame may wait
+	epoch time.Time // what a time.Duration in this package counts from
 
-	// The taker's own.
-	now  time.Time // its clock, read once a datagram
-	item wire.Item // the oldest frame, with what is sent of it; Buf nil for none
-
-	mu    sync.Mutex
-	ring  [MaxFrames]entry
-	first int // index of the oldest
-	n     int // frames in the ring
-	bytes int // of these frames
+	mu      sync.Mutex // guards what follows
+	flows   []flow     // none until the first frame comes
+	urgent  flow
+	entries []entry
+	free    int32 // first of the entries not in use
+	n       int   // entries in use
+	bytes   int   // of the frames in them
+	lanes   []*Lane
+	settle  time.Duration
+	line    line
 }
 
+// entry is a frame that waits, as a link of its flow's list.
 type entry struct {
 	buf   *frame.Buf
-	since time.Time
+	since time.Duration
+	from  uint16 // segments of a superframe that are gone: sent, or dropped
+	next  int32
 }
 
-// New returns an empty Queue.
-func New() *Queue { return &Queue{ready: make(chan struct{}, 1)} }
+// none ends a list of entries.
+const none = -1
 
-// Push adds frames at the end. It never blocks: frames that find the queue full
-// are dropped and counted. The frames are borrowed; those that stay are
-// retained.
-func (q *Queue) Push(frames []*frame.Buf) {
-	now := time.Now()
+// New returns an empty Queue without lanes.
+func New() *Queue {
+	return &Queue{epoch: time.Now(), settle: 100 * time.Millisecond}
+}
+
+func (q *Queue) clock() time.Duration { return time.Since(q.epoch) }
+
+// SetSettle says how long a flow must have been silent until it may take
+// another lane without its frames overtaking one another.
+func (q *Queue) SetSettle(d time.Duration) {
 	q.mu.Lock()
-	for i, b := range frames {
-		if q.n == MaxFrames || q.bytes+b.Len() > MaxBytes {
-			q.full.Add(uint64(len(frames) - i))
-			break
-		}
-		q.ring[(q.first+q.n)%MaxFrames] = entry{b.Retain(), now}
-		q.n++
-		q.bytes += b.Len()
-	}
+	q.settle = d
 	q.mu.Unlock()
-	q.signal()
 }
 
-func (q *Queue) signal() {
-	select {
-	case q.ready <- struct{}{}:
-	default:
-	}
-}
-
-// Wait blocks until a frame waits, and reports false when ctx is done first.
-// It is called before each datagram.
-func (q *Queue) Wait(ctx context.Context) bool {
-	for {
-		q.mu.Lock()
-		n := q.n
-		q.mu.Unlock()
-		if n > 0 {
-			q.now = time.Now()
-			return ctx.Err() == nil
-		}
-		select {
-		case <-q.ready:
-		case <-ctx.Done():
-			return false
-		}
-	}
-}
-
-// Next implements wire.Source. Frames that are stale, and not begun, are
-// dropped and counted.
-func (q *Queue) Next() *wire.Item {
-	if q.half() {
-		return &q.item
-	}
+// Push adds frames, each behind those of its flow. It never blocks: when the
+// queue is full the fattest flow loses what it has too much, and that is
+// counted. The frames are borrowed; those that stay are retained.
+func (q *Queue) Push(frames []*frame.Buf) {
+	now := q.clock()
+	var wake uint64 // lanes that have something to do again
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	for q.n > 0 {
-		if e := &q.ring[q.first]; q.now.Sub(e.since) < MaxAge {
-			q.item = wire.Item{Buf: e.buf}
-			return &q.item
+	if q.flows == nil {
+		q.makeRoomLocked()
+	}
+	for _, b := range frames {
+		f := q.flowLocked(b)
+		if !q.admitLocked(f, b.Len()) {
+			q.full.Add(segments(b, 0))
+			continue
 		}
-		q.stale.Add(1)
-		q.popLocked()
+		q.addLocked(f, b.Retain(), now)
+		if !f.listed {
+			if l := q.homeLocked(f, now); l != nil {
+				l.listLocked(f)
+				wake |= 1 << l.index
+			}
+		}
 	}
-	return nil
-}
-
-// half reports whether the oldest frame is half sent.
-func (q *Queue) half() bool { return q.item.Buf != nil && q.item.Begun() }
-
-// Sent implements wire.Source.
-func (q *Queue) Sent(_ int, done bool) {
-	if done {
-		q.item.Buf = nil // the rest of the item is still looked at
-		q.mu.Lock()
-		q.popLocked()
-		q.mu.Unlock()
+	lanes := q.lanes
+	q.mu.Unlock()
+	for ; wake != 0; wake &= wake - 1 {
+		lanes[bits.TrailingZeros64(wake)].signal()
 	}
 }
 
-func (q *Queue) popLocked() {
-	e := &q.ring[q.first]
+// makeRoomLocked takes the memory for frames: a peer that never gets one needs
+// none.
+func (q *Queue) makeRoomLocked() {
+	q.flows = make([]flow, buckets)
+	for i := range q.flows {
+		q.flows[i].head, q.flows[i].tail = none, none
+	}
+	q.urgent.head, q.urgent.tail = none, none
+	q.entries = make([]entry, MaxFrames)
+	for i := range q.entries {
+		q.entries[i].next = int32(i) + 1
+	}
+	q.entries[MaxFrames-1].next = none
+}
+
+// flowLocked returns the flow that a frame belongs to.
+func (q *Queue) flowLocked(b *frame.Buf) *flow {
+	if f := b.Bytes(); q.urgent.n < maxUrgent && frame.IsUrgent(f) {
+		return &q.urgent
+	}
+	return &q.flows[frame.FlowHash(b.Bytes())%buckets]
+}
+
+// admitLocked reports whether there is room for n more bytes of a flow, if need
+// be at the cost of one that has more.
+func (q *Queue) admitLocked(f *flow, n int) bool {
+	fits := func() bool { return q.n < MaxFrames && q.bytes+n <= MaxBytes }
+	if fits() {
+		return true
+	}
+	share := func(f *flow) int { return f.bytes }
+	if q.n == MaxFrames {
+		share = func(f *flow) int { return f.n }
+	}
+	if f.bytes > q.bytes/2 || f.n > q.n/2 && q.n == MaxFrames {
+		return false // no other can have more
+	}
+	fat := f
+	for i := range q.flows {
+		if g := &q.flows[i]; share(g) > share(fat) {
+			fat = g
+		}
+	}
+	if fat == f {
+		return false
+	}
+	for range min(dropBatch, fat.n/2) {
+		q.dropWaitingLocked(fat)
+	}
+	return fits()
+}
+
+// addLocked puts a frame at the end of a flow, whose it becomes.
+func (q *Queue) addLocked(f *flow, b *frame.Buf, now time.Duration) {
+	i := q.free
+	e := &q.entries[i]
+	q.free = e.next
+	*e = entry{buf: b, since: now, next: none}
+	if f.tail == none {
+		f.head = i
+	} else {
+		q.entries[f.tail].next = i
+	}
+	f.tail = i
+	f.n++
+	f.bytes += b.Len()
+	q.n++
+	q.bytes += b.Len()
+}
+
+// popLocked takes the first frame out of a flow, and releases it.
+func (q *Queue) popLocked(f *flow) {
+	i := f.head
+	f.head = q.entries[i].next
+	if f.head == none {
+		f.tail = none
+	}
+	q.freeLocked(f, i)
+}
+
+// dropWaitingLocked drops the first frame of a flow that is not on its way,
+// and counts it. The flow has two frames at least.
+func (q *Queue) dropWaitingLocked(f *flow) {
+	q.full.Add(1)
+	if f.item.Buf == nil {
+		q.popLocked(f)
+		return
+	}
+	first := &q.entries[f.head]
+	i := first.next
+	first.next = q.entries[i].next
+	if first.next == none {
+		f.tail = f.head
+	}
+	q.freeLocked(f, i)
+}
+
+func (q *Queue) freeLocked(f *flow, i int32) {
+	e := &q.entries[i]
+	f.n--
+	f.bytes -= e.buf.Len()
+	q.n--
 	q.bytes -= e.buf.Len()
 	e.buf.Release()
-	e.buf = nil
-	q.first = (q.first + 1) % MaxFrames
-	q.n--
+	*e = entry{next: q.free}
+	q.free = i
 }
 
-// Restart drops the frame that is half sent, and counts it: the rest cannot
-// follow on another lane, and to send all of it again could bring segments twice
-// that the far side has salvaged.
-func (q *Queue) Restart() {
-	if q.half() {
-		q.cut.Add(1)
-		q.Sent(0, true)
+// homeLocked returns the lane that a flow without frames on their way leaves
+// by, nil while there is none.
+func (q *Queue) homeLocked(f *flow, now time.Duration) *Lane {
+	switch {
+	case len(q.lanes) == 0:
+		f.lane = nil
+	case f == &q.urgent:
+		f.lane = q.lanes[0]
+	case f.lane == nil || now-f.quiet > q.settle && len(q.lanes) > 1:
+		f.lane = q.leastLocked()
 	}
+	return f.lane
 }
 
-// Clear drops and counts what waits: nobody is there to have it.
+// leastLocked returns the lane that has least to do.
+func (q *Queue) leastLocked() *Lane {
+	least := q.lanes[0]
+	for _, l := range q.lanes[1:] {
+		if l.work < least.work {
+			least = l
+		}
+	}
+	least.work += newWork
+	return least
+}
+
+// Fade makes what lanes have sent count less; new flows go where little was
+// sent of late. Call it a few times a second while there are several lanes.
+func (q *Queue) Fade() {
+	q.mu.Lock()
+	for _, l := range q.lanes {
+		l.work -= l.work / 4
+	}
+	q.mu.Unlock()
+}
+
+// Clear drops and counts what waits: nobody is there to have it. No lane is
+// open.
 func (q *Queue) Clear() {
-	q.item = wire.Item{}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.cut.Add(uint64(q.n))
-	for q.n > 0 {
-		q.popLocked()
+	for i := range q.flows {
+		q.clearLocked(&q.flows[i])
+	}
+	q.clearLocked(&q.urgent)
+}
+
+func (q *Queue) clearLocked(f *flow) {
+	for f.n > 0 {
+		e := &q.entries[f.head]
+		q.cut.Add(segments(e.buf, e.from))
+		q.popLocked(f)
+	}
+	f.codel = codel{}
+}
+
+// Stats are the counters of a queue, in frames as a LAN would see them.
+type Stats struct {
+	Full    uint64 // dropped: too many waited
+	Stale   uint64 // dropped: waited for MaxAge
+	Cut     uint64 // dropped: the lane ended under them, or nobody was there
+	Dropped uint64 // dropped by CoDel: waited too long for a tenth of a second
+	Marked  uint64 // sent with a congestion mark instead
+	Frames  int    // that wait at present
+	Bytes   int    // of these
+}
+
+// Stats returns the counters.
+func (q *Queue) Stats() Stats {
+	q.mu.Lock()
+	n, bytes := q.n, q.bytes
+	q.mu.Unlock()
+	return Stats{
+		Full: q.full.Load(), Stale: q.stale.Load(), Cut: q.cut.Load(),
+		Dropped: q.dropped.Load(), Marked: q.marked.Load(),
+		Frames: n, Bytes: bytes,
 	}
 }
 
-// Drops returns how many frames found the queue full, how many grew stale in
-// it, and how many were dropped by Restart and Clear.
-func (q *Queue) Drops() (full, stale, cut uint64) {
-	return q.full.Load(), q.stale.Load(), q.cut.Load()
+// segments returns how many frames of a LAN the rest of b stands for.
+func segments(b *frame.Buf, from uint16) uint64 {
+	return uint64(max(1, frame.Segments(b.Header(), b.Bytes())-int(from)))
 }

@@ -3,16 +3,15 @@
 package egress_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
+	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
 	"github.com/l2bridge/l2bridge/internal/frame"
@@ -20,37 +19,7 @@ import (
 	"github.com/l2bridge/l2bridge/transport/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// push puts frames of the given lengths in a queue, each with its number.
-func push(q *egress.Queue, first uint32, lengths ...int) {
-	var frames []*frame.Buf
-	for i, n := range lengths {
-		b := frame.Get(n)
-		b.SetHeader(frame.Vnet{})
-		binary.BigEndian.PutUint32(b.Bytes()[14:], first+uint32(i))
-		frames = append(frames, b)
-	}
-	q.Push(frames)
-	for _, b := range frames {
-		b.Release()
-	}
-}
-
-// take sends the next frame whole and returns its number, or -1 without one.
-func take(q *egress.Queue) int {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	q.Wait(ctx) // sets the clock
-	it := q.Next()
-	if it == nil {
-		return -1
-	}
-	n := int(binary.BigEndian.Uint32(it.Buf.Bytes()[14:]))
-	q.Sent(it.Buf.Len(), true)
-	return n
-}
-
+// A flow that is alone keeps what came first; more is dropped and counted.
 func TestBounds(t *testing.T) {
 	for _, tt := range []struct {
 		name         string
@@ -61,22 +30,190 @@ func TestBounds(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			q := egress.New()
+			l := q.Open()
 			for i := range tt.fits + 10 {
-				push(q, uint32(i), tt.length)
+				push(q, udp(1, uint32(i), tt.length))
 			}
-			if full, _, _ := q.Drops(); full != 10 {
+			if full := q.Stats().Full; full != 10 {
 				t.Errorf("%d frames found the queue full, want 10", full)
 			}
 			for want := range tt.fits {
-				if got := take(q); got != want {
+				if got := numberOf(next(l)); got != want {
 					t.Fatalf("took frame %d, want %d", got, want)
 				}
 			}
-			push(q, 7, tt.length)
-			if got := []int{take(q), take(q)}; !cmp.Equal(got, []int{7, -1}) {
-				t.Errorf("took %v of the queue that was full once", got)
+			push(q, udp(1, 7, tt.length))
+			if got := numberOf(next(l)); got != 7 || next(l) != nil {
+				t.Errorf("took %d of the queue that was full once, want 7 and no more", got)
 			}
 		})
+	}
+}
+
+// A flood makes room for others: it is the fattest flow that loses.
+func TestFloodMakesRoom(t *testing.T) {
+	q := egress.New()
+	l := q.Open()
+	for i := range 2 * egress.MaxFrames {
+		push(q, udp(1, uint32(i), 64))
+	}
+	for i := range 100 {
+		push(q, udp(uint16(2+i), 0, 64))
+	}
+	got := make(map[int]int)
+	for b := next(l); b != nil; b = next(l) {
+		got[flowOf(b)]++
+	}
+	for i := range 100 {
+		if got[2+i] != 1 {
+			t.Errorf("flow %d sent %d frames of 1 beside a flood", 2+i, got[2+i])
+		}
+	}
+	if all := uint64(got[1]) + 100 + q.Stats().Full; all != 2*egress.MaxFrames+100 {
+		t.Errorf("%d frames are accounted for, of %d", all, 2*egress.MaxFrames+100)
+	}
+}
+
+// Flows that have much to send get the same share in bytes, whatever their
+// frames are like, and one that sends little need not wait for them.
+func TestFairness(t *testing.T) {
+	q := egress.New()
+	l := q.Open()
+	fill := func() {
+		push(q, tcp(1, 40, 1448), tcp(2, 20, 1448), tcp(2, 20, 1448))
+		for range 40 {
+			push(q, udp(3, 0, 1514))
+		}
+		for range 400 {
+			push(q, udp(4, 0, 100))
+		}
+	}
+	var p wire.Packer
+	d := make([]byte, 1400)
+	sent := make(map[int]int)
+	src := counted{l, sent}
+	fill()
+	for range 100 {
+		l.Wait(ended)
+		p.Pack(d, src)
+	}
+	least, most := sent[1], sent[1]
+	for flow := 1; flow <= 4; flow++ {
+		least, most = min(least, sent[flow]), max(most, sent[flow])
+	}
+	if most-least > 2*1514+1400 {
+		t.Errorf("bytes sent by flow: %v, want the same within a turn", sent)
+	}
+	push(q, udp(5, 0, 100))
+	l.Wait(ended)
+	p.Pack(d, src)
+	l.Wait(ended)
+	p.Pack(d, src)
+	if sent[5] != 100 {
+		t.Errorf("a flow that sends little waited for more than a datagram: %v", sent)
+	}
+}
+
+// counted counts the bytes that each flow has sent.
+type counted struct {
+	*egress.Lane
+	sent map[int]int
+}
+
+func (c counted) Sent(n int, done bool) {
+	c.sent[flowOf(c.Lane.Next(1500).Buf)] += n
+	c.Lane.Sent(n, done)
+}
+
+// Many superframes share the lane, and no more are begun at once than the far
+// side must keep.
+func TestOpenObjects(t *testing.T) {
+	q := egress.New()
+	l := q.Open()
+	for flow := range 30 {
+		push(q, tcp(uint16(flow), 40, 1448), tcp(uint16(flow), 40, 1448), udp(uint16(1000+flow), 0, 1200))
+	}
+	var (
+		p      wire.Packer
+		drops  wire.Drops
+		r      = wire.Receiver{MTU: 1500, Drops: &drops}
+		d      = make([]byte, 1400)
+		frames []*frame.Buf
+		open   = make(map[uint16]bool)
+	)
+	for l.Wait(ended); ; {
+		n := p.Pack(d, l)
+		if n == 0 {
+			break
+		}
+		for _, s := range slices(d[:n]) {
+			if open[s.id] = !s.last; s.last {
+				delete(open, s.id)
+			}
+		}
+		if len(open) > 8 {
+			t.Fatalf("%d objects are begun and not ended, want at most 8", len(open))
+		}
+		frames = r.Datagram(d[:n], time.Now(), frames)
+	}
+	if len(frames) != 90 {
+		t.Errorf("%d frames arrived of 90, drops %s", len(frames), counts(&drops))
+	}
+	for _, b := range frames {
+		b.Release()
+	}
+}
+
+type slice struct {
+	id   uint16
+	last bool
+}
+
+// slices returns the slices in a datagram.
+func slices(d []byte) (all []slice) {
+	u24 := func(p []byte) int { return int(p[0])<<16 | int(p[1])<<8 | int(p[2]) }
+	for p := d[2:]; len(p) > 3 && p[0]&15 != 0; {
+		n := int(p[1])<<8 | int(p[2])
+		if p[0]&15 == 2 {
+			id := uint16(p[3])<<8 | uint16(p[4])
+			all = append(all, slice{id, u24(p[5:])+n-8 == u24(p[8:])})
+		}
+		p = p[3+n:]
+	}
+	return all
+}
+
+// Urgent frames go before all others, but neither without bound nor for ever.
+func TestUrgent(t *testing.T) {
+	q := egress.New()
+	l := q.Open()
+	arp := func() *frame.Buf {
+		b := frame.Get(60)
+		clear(b.Bytes())
+		b.Bytes()[12], b.Bytes()[13] = 8, 6
+		return b
+	}
+	isARP := func(b *frame.Buf) bool { return b.Bytes()[13] == 6 }
+	for i := range 100 {
+		push(q, udp(1, uint32(i), 1000))
+	}
+	push(q, arp())
+	if b := next(l); b == nil || !isARP(b) {
+		t.Error("ARP waits behind a bulk flow")
+	}
+	for range 1000 {
+		push(q, arp())
+	}
+	bulk, arps := 0, 0 // bytes
+	for range 400 {
+		if b := next(l); isARP(b) {
+			arps += b.Len()
+		} else {
+			bulk += b.Len()
+		}
+	}
+	if bulk < arps/2 || arps < 64*60 {
+		t.Errorf("beside a flood of ARP %d bytes of a bulk flow left, and %d of the flood's", bulk, arps)
 	}
 }
 
@@ -84,84 +221,70 @@ func TestBounds(t *testing.T) {
 func TestStale(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := egress.New()
-		push(q, 1, 2000, 100)
+		l := q.Open()
+		push(q, udp(1, 1, 2000), udp(1, 2, 100))
 		var p wire.Packer
 		d := make([]byte, 1200)
-		if !q.Wait(t.Context()) || p.Pack(d, q) != len(d) {
+		if !l.Wait(t.Context()) || p.Pack(d, l) != len(d) {
 			t.Fatal("no datagram")
 		}
 		time.Sleep(egress.MaxAge)
-		push(q, 3, 100)
-		if !q.Wait(t.Context()) {
+		push(q, udp(1, 3, 100))
+		if !l.Wait(t.Context()) {
 			t.Fatal("nothing waits")
 		}
-		n := p.Pack(d, q)
-		if got := payloads(t, d[:n]); !cmp.Equal(got, []int{-2, 3}) {
-			t.Errorf("datagram holds %v, want the rest of a frame and number 3", got)
+		it := l.Next(1500)
+		if it == nil || numberOf(it.Buf) != 1 {
+			t.Fatal("the rest of a frame does not follow")
 		}
-		if _, stale, _ := q.Drops(); stale != 1 {
+		l.Sent(0, true)
+		if b := next(l); b == nil || numberOf(b) != 3 {
+			t.Error("what came last does not follow")
+		}
+		if stale := q.Stats().Stale; stale != 1 {
 			t.Errorf("%d frames are stale, want 1", stale)
 		}
 	})
 }
 
-// payloads returns the numbers of the whole frames in a datagram, -2 for a slice.
-func payloads(t *testing.T, d []byte) (all []int) {
-	t.Helper()
-	for p := d[2:]; len(p) > 3 && p[0]&15 != 0; p = p[3+int(binary.BigEndian.Uint16(p[1:])):] {
-		if p[0]&15 == 1 {
-			all = append(all, int(binary.BigEndian.Uint32(p[3+14:])))
-		} else {
-			all = append(all, -2)
-		}
-	}
-	return all
-}
-
-// A lane ends in the middle of a frame: no other lane sends any of it.
-func TestRestart(t *testing.T) {
+// A lane ends: what it has begun is lost, once, and the rest leaves by another.
+func TestClose(t *testing.T) {
 	q := egress.New()
-	push(q, 1, 9014, 100, 1514)
+	l := q.Open()
+	push(q, udp(1, 1, 9014), udp(1, 2, 100), udp(1, 3, 1514), tcp(2, 10, 1448))
 	d := make([]byte, 1200)
-	var old, next wire.Packer
-	if !q.Wait(t.Context()) || old.Pack(d, q) != len(d) {
+	var old wire.Packer
+	if !l.Wait(t.Context()) || old.Pack(d, l) != len(d) {
 		t.Fatal("no datagram")
 	}
-	q.Restart()
-	q.Restart() // nothing is half sent any more
-	var drops wire.Drops
-	r := wire.Receiver{MTU: 9000, Drops: &drops}
-	var frames []*frame.Buf
-	for n := next.Pack(d, q); n > 0; n = next.Pack(d, q) {
-		frames = r.Datagram(d[:n], time.Now(), frames)
-	}
+	l.Close()
+	l = q.Open()
 	var got []int
-	for _, b := range frames {
-		got = append(got, int(binary.BigEndian.Uint32(b.Bytes()[14:])))
-		b.Release()
+	for b := next(l); b != nil; b = next(l) {
+		if b.Header().GSOType == frame.GSONone {
+			got = append(got, numberOf(b))
+		} else {
+			got = append(got, -b.Len())
+		}
 	}
-	if !cmp.Equal(got, []int{2, 3}) {
-		t.Errorf("the new lane sent %v, want 2 and 3", got)
+	if diff := cmp.Diff([]int{2, 3, -(54 + 14480)}, got); diff != "" && !cmp.Equal(got, []int{-(54 + 14480), 2, 3}) {
+		t.Errorf("the new lane sent (-want +got):\n%s", diff)
 	}
-	if _, _, cut := q.Drops(); cut != 1 {
+	if cut := q.Stats().Cut; cut != 1 {
 		t.Errorf("%d frames were cut, want 1", cut)
 	}
-	r.Close()
 }
 
 func TestClear(t *testing.T) {
 	q := egress.New()
-	push(q, 1, 100, 200, 300)
+	push(q, udp(1, 1, 100), udp(2, 2, 200), udp(1, 3, 300))
 	q.Clear()
-	if got := take(q); got != -1 {
-		t.Errorf("took %d of an empty queue", got)
+	l := q.Open()
+	if b := next(l); b != nil {
+		t.Errorf("took %d of an empty queue", numberOf(b))
 	}
-	if _, _, cut := q.Drops(); cut != 3 {
-		t.Errorf("%d frames were cleared, want 3", cut)
-	}
-	push(q, 4, egress.MaxBytes/64)
-	if got := take(q); got != 4 {
-		t.Errorf("took %d, want 4: are bytes still counted?", got)
+	if s := q.Stats(); s.Cut != 3 || s.Frames != 0 || s.Bytes != 0 {
+		t.Errorf("after Clear: %+v, want 3 frames cut and none left", s)
 	}
 }
 
@@ -169,18 +292,20 @@ func TestClear(t *testing.T) {
 func TestWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := egress.New()
+		l := q.Open()
 		ctx, cancel := context.WithCancel(t.Context())
 		woken := make(chan bool, 2)
 		go func() {
-			woken <- q.Wait(ctx)
-			take(q)
-			woken <- q.Wait(ctx)
+			woken <- l.Wait(ctx)
+			next(l)
+			next(l)
+			woken <- l.Wait(ctx)
 		}()
 		synctest.Wait()
 		if len(woken) != 0 {
 			t.Fatal("woke without a frame")
 		}
-		push(q, 1, 64)
+		push(q, udp(1, 1, 64))
 		if !<-woken {
 			t.Error("a frame waits, and Wait says no")
 		}
@@ -192,128 +317,187 @@ func TestWait(t *testing.T) {
 	})
 }
 
-// What is taken is what a plain list would give.
+// Whatever happens, each frame is sent once, by one lane, in the order of its
+// flow, or counted; and a model knows how many wait.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		type entry struct{ number, length int }
 		var (
-			q               = egress.New()
-			list            []entry
-			size, full, cut int
-			begun           bool
-			next            uint32
+			q      = egress.New()
+			lanes  []*egress.Lane
+			number uint32
+			sent   uint64
+			last   = make(map[int]int)
 		)
-		pop := func() {
-			size -= list[0].length
-			list = list[1:]
-			begun = false
+		take := func(l *egress.Lane) {
+			b := next(l)
+			if b == nil {
+				return
+			}
+			if was, ok := last[flowOf(b)]; ok && numberOf(b) <= was {
+				t.Fatalf("flow %d: frame %d after %d", flowOf(b), numberOf(b), was)
+			}
+			last[flowOf(b)] = numberOf(b)
+			sent++
 		}
-		now, cancel := context.WithCancel(context.Background())
-		cancel()
+		pick := func(t *rapid.T) *egress.Lane {
+			if len(lanes) == 0 {
+				t.Skip("no lane")
+			}
+			return lanes[rapid.IntRange(0, len(lanes)-1).Draw(t, "lane")]
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"push": func(t *rapid.T) {
-				lengths := rapid.SliceOfN(rapid.SampledFrom([]int{60, 1514, 9014, 65000}), 1, 40).Draw(t, "lengths")
-				push(q, next, lengths...)
-				for i, n := range lengths {
-					if len(list) == egress.MaxFrames || size+n > egress.MaxBytes {
-						full += len(lengths) - i
+				flow := rapid.Uint16Range(1, 5).Draw(t, "flow")
+				for _, n := range rapid.SliceOfN(rapid.SampledFrom([]int{60, 1514, 9014, 65000}), 1, 40).Draw(t, "lengths") {
+					push(q, udp(flow, number, n))
+					number++
+				}
+			},
+			"take": func(t *rapid.T) { take(pick(t)) },
+			"slice": func(t *rapid.T) {
+				l := pick(t)
+				l.Wait(ended)
+				if it := l.Next(1500); it != nil && it.Buf.Len() > 1500 && !it.Begun() {
+					var p wire.Packer
+					one := single{l, it, 0}
+					p.Pack(make([]byte, wire.MinSize), &one)
+				}
+			},
+			"open": func(*rapid.T) {
+				if len(lanes) < 5 {
+					lanes = append(lanes, q.Open())
+				}
+			},
+			"close": func(t *rapid.T) {
+				l := pick(t)
+				l.Close()
+				for i := range lanes {
+					if lanes[i] == l {
+						lanes = append(lanes[:i], lanes[i+1:]...)
 						break
 					}
-					list = append(list, entry{int(next) + i, n})
-					size += n
-				}
-				next += uint32(len(lengths))
-			},
-			"slice": func(t *rapid.T) {
-				if len(list) == 0 || list[0].length < 1500 {
-					return
-				}
-				q.Wait(now)
-				var p wire.Packer
-				if !begun {
-					p.Pack(make([]byte, wire.MinSize), q)
-					begun = true
 				}
 			},
-			"take": func(t *rapid.T) {
-				want := -1
-				if len(list) > 0 {
-					want = list[0].number
-					pop()
+			"clear": func(t *rapid.T) {
+				if len(lanes) > 0 {
+					t.Skip("a lane is open")
 				}
-				if got := take(q); got != want {
-					t.Fatalf("took %d, want %d", got, want)
-				}
-			},
-			"restart": func(*rapid.T) {
-				if begun {
-					pop()
-					cut++
-				}
-				q.Restart()
-			},
-			"clear": func(*rapid.T) {
-				cut += len(list)
-				list, size, begun = nil, 0, false
 				q.Clear()
 			},
 			"": func(t *rapid.T) {
-				gotFull, stale, gotCut := q.Drops()
-				if diff := cmp.Diff([]int{full, 0, cut}, []int{int(gotFull), int(stale), int(gotCut)}); diff != "" {
-					t.Fatalf("drops (-want +got):\n%s", diff)
+				s := q.Stats()
+				if all := sent + s.Full + s.Stale + s.Cut + s.Dropped + uint64(s.Frames); all != uint64(number) {
+					t.Fatalf("%d frames pushed, %d accounted for: %d sent, %+v", number, all, sent, s)
 				}
 			},
 		})
+		if len(lanes) == 0 {
+			lanes = append(lanes, q.Open())
+		}
+		for range number {
+			for _, l := range lanes {
+				take(l)
+			}
+		}
+		if s := q.Stats(); s.Frames != 0 || s.Bytes != 0 {
+			t.Fatalf("%d frames and %d bytes are left that no lane sends", s.Frames, s.Bytes)
+		}
 	})
+}
+
+// single lets one slice of an item be packed.
+type single struct {
+	*egress.Lane
+	it *wire.Item
+	n  int
+}
+
+func (s *single) Next(int) *wire.Item {
+	if s.n++; s.n > 1 {
+		return nil
+	}
+	return s.it
 }
 
 // Many push while one takes: all is taken, each source's in its order.
 func TestContention(t *testing.T) {
 	const sources, each = 4, 2000
 	q := egress.New()
-	var pushers sync.WaitGroup
+	lanes := []*egress.Lane{q.Open(), q.Open()}
+	var pushers, takers sync.WaitGroup
 	for s := range sources {
 		pushers.Go(func() {
 			for i := range each {
-				push(q, uint32(s<<16|i), 64)
+				push(q, udp(uint16(s), uint32(i), 64))
 			}
 		})
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() { pushers.Wait(); cancel() }()
-	last := [sources]int{-1, -1, -1, -1}
+	var mu sync.Mutex
 	taken := 0
-	one := func(n int) {
-		if s, i := n>>16, n&0xffff; i <= last[s] {
+	last := [sources]int{-1, -1, -1, -1}
+	take := func(l *egress.Lane) bool {
+		b := next(l)
+		if b == nil {
+			return false
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if s, i := flowOf(b), numberOf(b); i <= last[s] {
 			t.Errorf("frame %d of source %d after %d", i, s, last[s])
 		} else {
 			last[s] = i
 		}
 		taken++
+		return true
 	}
-	for q.Wait(ctx) {
-		one(take(q))
+	for _, l := range lanes {
+		takers.Go(func() {
+			for l.Wait(ctx) {
+				take(l)
+			}
+			for take(l) {
+			}
+		})
 	}
-	for n := take(q); n >= 0; n = take(q) {
-		one(n)
-	}
-	full, stale, _ := q.Drops()
-	if taken+int(full+stale) != sources*each {
-		t.Errorf("%d frames taken, %d dropped, of %d", taken, full+stale, sources*each)
+	pushers.Wait()
+	cancel()
+	takers.Wait()
+	if s := q.Stats(); taken+int(s.Full+s.Stale+s.Dropped) != sources*each {
+		t.Errorf("%d frames taken, dropped %+v, of %d", taken, s, sources*each)
 	}
 }
 
+// TestAllocs runs without the race detector, which allocates.
 func TestAllocs(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
 	q := egress.New()
-	frames := []*frame.Buf{frame.New(bytes.Repeat([]byte{1}, 1514))}
+	l := q.Open()
+	b := udp(1, 0, 1514)
+	defer b.Release()
+	frames := []*frame.Buf{b}
 	if n := testing.AllocsPerRun(1000, func() {
 		q.Push(frames)
-		if !q.Wait(context.Background()) {
+		if !l.Wait(context.Background()) {
 			t.Fatal("nothing waits")
 		}
-		q.Next()
-		q.Sent(1514, true)
+		l.Next(1500)
+		l.Sent(1514, true)
+		l.Spent(1600)
 	}); n != 0 {
 		t.Errorf("%v allocations a frame", n)
 	}
+}
+
+// counts returns the drops that are not zero.
+func counts(drops *wire.Drops) string {
+	var all []string
+	for r := range wire.Reasons {
+		if n := drops[r].Load(); n > 0 {
+			all = append(all, fmt.Sprint(r, " ", n))
+		}
+	}
+	return strings.Join(all, ", ")
 }

@@ -115,8 +115,8 @@ func newConn(udp *net.UDPConn, opts Options) (*Conn, error) {
 		c.gro = unix.SetsockoptInt(s, unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
 		_, gsoErr := unix.GetsockoptInt(s, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
 		c.gso = gsoErr == nil
-		// The kernel reports its drops with the next packet; only for Stats.
-		_ = unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)
+		// When a packet came says how long it waited (kernel 5.1).
+		_ = unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW, 1)
 	})
 	if err != nil {
 		return nil, err
@@ -182,6 +182,7 @@ func (c *Conn) Stats() Stats {
 		_ = raw.Control(func(fd uintptr) {
 			s.ReceiveBufferBytes, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
 			s.SendBufferBytes, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF)
+			s.RxKernelDrops = uint64(kernelDrops(fd))
 		})
 	}
 	c.rx.count.into(&s)

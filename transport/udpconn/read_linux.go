@@ -25,7 +25,7 @@ type receiver struct {
 	msgs  *messages
 	count rxCounters
 	addrs map[source]*net.UDPAddr
-	drops uint32 // the kernel's drop count when last seen; it wraps
+	delay delay
 
 	filled, next int       // messages in msgs, and the first not yet begun
 	now          time.Time // when the reader last came back from waiting
@@ -55,7 +55,7 @@ const maxSoftErrors = 64
 
 // rxCounters is written by the reader only.
 type rxCounters struct {
-	packets, bytes, batches, syscalls, oversize, drops atomic.Uint64
+	packets, bytes, batches, syscalls, oversize, marks atomic.Uint64
 	errors                                             errnoCounters
 }
 
@@ -65,7 +65,7 @@ func (r *rxCounters) into(s *Stats) {
 	s.RxBatches = r.batches.Load()
 	s.RxSyscalls = r.syscalls.Load()
 	s.RxOversize = r.oversize.Load()
-	s.RxKernelDrops = r.drops.Load()
+	s.RxMarks = r.marks.Load()
 	s.RxErrors = r.errors.byName()
 }
 
@@ -192,7 +192,7 @@ func (r *receiver) begin() bool {
 // control keeps in r.oob those control messages that quic-go reads, in place,
 // and returns the size of the packets that GRO joined, 0 if it did not.
 func (r *receiver) control(oob []byte) (segment int) {
-	kept := oob[:0]
+	kept, waited := oob[:0], int64(0)
 	for len(oob) > 0 {
 		level, kind, body, whole, rest, ok := nextControl(oob)
 		if !ok {
@@ -201,21 +201,92 @@ func (r *receiver) control(oob []byte) (segment int) {
 		switch {
 		case level == unix.IPPROTO_UDP && kind == unix.UDP_GRO && len(body) >= 4:
 			segment = int(int32(binary.NativeEndian.Uint32(body)))
-		case level == unix.SOL_SOCKET && kind == unix.SO_RXQ_OVFL && len(body) >= 4:
-			drops := binary.NativeEndian.Uint32(body)
-			r.count.drops.Add(uint64(drops - r.drops))
-			r.drops = drops
+		case level == unix.SOL_SOCKET && kind == unix.SO_TIMESTAMPNS_NEW && len(body) >= 16:
+			// struct __kernel_timespec
+			waited = r.now.UnixNano() - 1e9*int64(binary.NativeEndian.Uint64(body)) - int64(binary.NativeEndian.Uint64(body[8:]))
 		case isPktinfo(level, kind):
 			clearInterface(level, body)
 			kept = append(kept, whole...)
-		case level == unix.IPPROTO_IP && kind == unix.IP_TOS,
-			level == unix.IPPROTO_IPV6 && kind == unix.IPV6_TCLASS:
+		case isTOS(level, kind):
 			kept = append(kept, whole...)
 		}
 		oob = rest
 	}
 	r.oob = kept
+	if r.delay.tooLong(r.now, time.Duration(waited)) && markCE(kept) {
+		r.count.marks.Add(1)
+	}
 	return segment
+}
+
+// isTOS reports whether a control message holds the TOS or traffic class.
+func isTOS(level, kind int32) bool {
+	return level == unix.IPPROTO_IP && kind == unix.IP_TOS ||
+		level == unix.IPPROTO_IPV6 && kind == unix.IPV6_TCLASS
+}
+
+// markCE turns ECT into CE, as a router on the path would, and reports whether
+// there was ECT. A TOS is one byte, a traffic class an int.
+func markCE(oob []byte) bool {
+	const ecnMask, ecnCE = 3, 3
+	for len(oob) > 0 {
+		level, kind, body, _, rest, ok := nextControl(oob)
+		if !ok {
+			break
+		}
+		if isTOS(level, kind) {
+			ecn := body[:1]
+			if len(body) >= 4 {
+				ecn = body[:4]
+			}
+			tos := uint32(ecn[0])
+			if len(ecn) == 4 {
+				tos = binary.NativeEndian.Uint32(ecn)
+			}
+			if tos&ecnMask == 0 {
+				return false
+			}
+			if len(ecn) == 4 {
+				binary.NativeEndian.PutUint32(ecn, tos|ecnCE)
+			} else {
+				ecn[0] |= ecnCE
+			}
+			return true
+		}
+		oob = rest
+	}
+	return false
+}
+
+// delay watches how long packets wait in the socket. A reader that is slower
+// than what comes in would have them wait for as long as the buffer is deep,
+// since nothing is lost until it is full: QUIC's congestion control is told
+// before that, by ECN.
+type delay struct {
+	above time.Time // when packets began to wait for too long; zero when they do not
+}
+
+const (
+	// longestDelay is how long packets may wait, but for bursts that are over
+	// within burstTime. A mark makes QUIC send 0.7 times as much, at once, so
+	// that the next one is due when that must have had its effect.
+	longestDelay = 2 * time.Millisecond
+	burstTime    = 10 * time.Millisecond
+)
+
+// tooLong reports whether a packet that has waited for that long is to be
+// marked.
+func (d *delay) tooLong(now time.Time, waited time.Duration) bool {
+	switch {
+	case waited < longestDelay:
+		d.above = time.Time{}
+	case d.above.IsZero():
+		d.above = now
+	case now.Sub(d.above) >= burstTime:
+		d.above = now
+		return true
+	}
+	return false
 }
 
 // address returns the one *net.UDPAddr for s.

@@ -14,8 +14,9 @@ import (
 
 const (
 	// maxMessages is how many messages one recvmmsg may bring. quic-go asks
-	// for 8 packets at a time; with GRO one message may be 64 of them.
-	maxMessages = 8
+	// for 8 packets at a time, which must not cost a system call each; with GRO
+	// one message may be 64 of them.
+	maxMessages = 32
 	// groBufferBytes holds the longest message UDP_GRO makes, an IP packet's
 	// worth.
 	groBufferBytes = 65535
@@ -104,4 +105,20 @@ func (s *sockaddr) addr() (ap netip.AddrPort, scope uint32) {
 	}
 	ip := netip.AddrFrom16([16]byte(s[8:24])).Unmap()
 	return netip.AddrPortFrom(ip, port), binary.NativeEndian.Uint32(s[24:28])
+}
+
+// kernelDrops returns how many messages the kernel has dropped since the socket
+// was opened, modulo 2^32: the receive buffer was full.
+func kernelDrops(fd uintptr) uint32 {
+	const drops = 8 // SK_MEMINFO_DROPS, include/uapi/linux/sock_diag.h
+	var info [drops + 1]uint32
+	n := uint32(unsafe.Sizeof(info))
+	// Safe: the kernel writes at most n bytes to info, which is that long, and
+	// a number to n; neither pointer outlives the call.
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&n)), 0)
+	if errno != 0 || n < uint32(unsafe.Sizeof(info)) {
+		return 0
+	}
+	return info[drops]
 }

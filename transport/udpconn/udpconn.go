@@ -43,6 +43,7 @@ type Stats struct {
 	RxSyscalls uint64 // recvmmsg calls that brought messages
 
 	RxOversize    uint64 // packets dropped: longer than the reader's buffer
+	RxMarks       uint64 // messages marked CE by us: they had waited in the socket for too long
 	RxKernelDrops uint64 // messages the kernel dropped, receive buffer full
 
 	TxPackets  uint64 // packets sent

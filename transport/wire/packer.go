@@ -27,8 +27,9 @@ func (it *Item) Begun() bool { return it.begun }
 type Source interface {
 	// Next returns the item whose turn it is, or nil when nothing waits. It
 	// returns the same item until Sent has ended it, unless another one's turn
-	// comes between two slices of it.
-	Next() *Item
+	// comes between two slices of it. An object of up to room bytes still fits
+	// in the datagram without a cut.
+	Next(room int) *Item
 
 	// Sent tells that n more bytes of the item that Next returned last are in
 	// a datagram; done says that these were its last.
@@ -67,14 +68,14 @@ func (p *Packer) Seq() uint16 { return uint16(p.seq.Add(1) - 1) }
 // With all bytes of a frame in datagrams its Item is done; Pack neither retains
 // nor releases it.
 func (p *Packer) Pack(d []byte, src Source) int {
-	it := src.Next()
+	it := src.Next(len(d) - seqLen - tagLen)
 	if it == nil {
 		return 0
 	}
 	n := seqLen
 	binary.BigEndian.PutUint16(d, p.Seq())
 	n += p.putHead(d[n:])
-	for ; it != nil; it = src.Next() {
+	for ; it != nil; it = src.Next(len(d) - n - tagLen) {
 		flags, object := split(it.Buf)
 		room := len(d) - n
 		switch {

@@ -18,7 +18,7 @@ import (
 // fifo is a Source that hands out its items one after the other.
 type fifo struct{ items []*wire.Item }
 
-func (q *fifo) Next() *wire.Item {
+func (q *fifo) Next(int) *wire.Item {
 	if len(q.items) == 0 {
 		return nil
 	}
@@ -421,7 +421,7 @@ type endless struct {
 	done int
 }
 
-func (e *endless) Next() *wire.Item {
+func (e *endless) Next(int) *wire.Item {
 	if e.item.Buf == nil {
 		e.item = wire.Item{Buf: e.buf}
 	}

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package egress
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/l2bridge/l2bridge/internal/frame"
+	"github.com/l2bridge/l2bridge/transport/wire"
+)
+
+const (
+	// quantum is what a flow may send in its turn: about a datagram, so that a
+	// superframe holds nobody up.
+	quantum = 1514
+	// maxOpen is how many items a lane may have begun and not ended, less the
+	// one that is finished without a break; docs/wire.md allows 8 in all.
+	maxOpen = 7
+	// maxBehind is how many items may be begun behind one that is not ended: the
+	// far side forgets it when 32 have been.
+	maxBehind = 24
+	// urgentRun is how many urgent frames may go in a row while others wait.
+	urgentRun = 16
+	// newWork is what a new flow counts as, in bytes, until it is known.
+	newWork = 64 << 10
+)
+
+// Lane is one way out of a Queue. It is a wire.Source. Its methods but Limit
+// and Work are called by one goroutine, its taker.
+type Lane struct {
+	q     *Queue
+	ready chan struct{} // holds a token when a flow has been listed
+	limit atomic.Int64
+
+	// Guarded by Queue.mu.
+	index int  // in Queue.lanes
+	fresh list // flows that have just begun to send; their turn comes first
+	old   list
+	work  int // bytes sent, fading; decides where new flows go
+
+	// The taker's own.
+	now  time.Duration
+	cur  *flow   // whose item Next returned last
+	open []*flow // whose item is begun and not ended, the oldest first
+	born int     // items begun
+	run  int     // urgent frames in a row
+	size int     // the longest object that fits in this datagram when it is empty
+	tick *time.Timer
+}
+
+// list is a queue of flows.
+type list struct{ first, last *flow }
+
+func (s *list) push(f *flow) {
+	f.next = nil
+	if s.first == nil {
+		s.first = f
+	} else {
+		s.last.next = f
+	}
+	s.last = f
+}
+
+func (s *list) pop() *flow {
+	f := s.first
+	s.first = f.next
+	return f
+}
+
+// Open returns a new lane, which takes over what no lane has. It returns nil
+// when there are MaxLanes.
+func (q *Queue) Open() *Lane {
+	l := &Lane{q: q, ready: make(chan struct{}, 1), tick: time.NewTimer(time.Hour), open: make([]*flow, 0, maxOpen+1)}
+	l.tick.Stop()
+	l.limit.Store(frame.MaxLen)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.lanes) == MaxLanes {
+		return nil
+	}
+	l.index = len(q.lanes)
+	q.lanes = append(slices.Clip(q.lanes), l)
+	q.adoptLocked()
+	return l
+}
+
+// Close gives the lane up. Its flows go to others. What was half sent is
+// dropped and counted: the rest cannot follow on another lane, and to send all
+// of it again could bring segments twice that the far side has salvaged.
+func (l *Lane) Close() {
+	q := l.q
+	q.mu.Lock()
+	q.lanes = slices.DeleteFunc(slices.Clone(q.lanes), func(o *Lane) bool { return o == l })
+	for i, o := range q.lanes {
+		o.index = i
+	}
+	for i := range q.flows {
+		q.leaveLocked(&q.flows[i], l)
+	}
+	q.leaveLocked(&q.urgent, l)
+	l.fresh, l.old, l.cur, l.open = list{}, list{}, nil, nil
+	q.adoptLocked()
+	lanes := q.lanes
+	q.mu.Unlock()
+	for _, o := range lanes {
+		o.signal()
+	}
+}
+
+func (q *Queue) leaveLocked(f *flow, l *Lane) {
+	if f.lane != l {
+		return
+	}
+	switch {
+	case f.item.Buf == nil:
+	case f.open:
+		q.cut.Add(segments(f.item.Buf, 0))
+		q.doneLocked(f)
+	default:
+		q.undoLocked(f)
+	}
+	f.lane, f.listed, f.next = nil, false, nil
+}
+
+// adoptLocked gives flows with frames and without a lane one, if there is any.
+func (q *Queue) adoptLocked() {
+	if len(q.lanes) == 0 {
+		return
+	}
+	now := q.clock()
+	adopt := func(f *flow) {
+		if f.n > 0 && !f.listed {
+			q.homeLocked(f, now).listLocked(f)
+		}
+	}
+	for i := range q.flows {
+		adopt(&q.flows[i])
+	}
+	adopt(&q.urgent)
+}
+
+// Limit sets how long the pieces are, in bytes, that superframes are sent in:
+// on a slow line a whole one would arrive late.
+func (l *Lane) Limit(bytes int) { l.limit.Store(int64(bytes)) }
+
+func (l *Lane) signal() {
+	select {
+	case l.ready <- struct{}{}:
+	default:
+	}
+}
+
+// listLocked lets a flow that has frames again have its turn.
+func (l *Lane) listLocked(f *flow) {
+	f.listed = true
+	if f != &l.q.urgent {
+		f.deficit = quantum
+		l.fresh.push(f)
+	}
+}
+
+// Wait blocks until a frame waits and the line is free, and reports false when
+// ctx is done first. It is called before each datagram.
+func (l *Lane) Wait(ctx context.Context) bool {
+	for {
+		l.q.mu.Lock()
+		l.now = l.q.clock()
+		some := l.someLocked()
+		pause := l.q.line.busy(l.now)
+		l.q.mu.Unlock()
+		var tick <-chan time.Time
+		if some {
+			if pause <= 0 {
+				l.size = 0
+				return ctx.Err() == nil
+			}
+			l.tick.Reset(pause)
+			tick = l.tick.C
+		}
+		select {
+		case <-tick:
+		case <-l.ready:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// someLocked reports whether a flow may have something to send.
+func (l *Lane) someLocked() bool {
+	return l.fresh.first != nil || l.old.first != nil || l.urgentLocked()
+}
+
+func (l *Lane) urgentLocked() bool {
+	u := &l.q.urgent
+	return u.listed && u.lane == l
+}
+
+// Next implements wire.Source: deficit round robin (RFC 8290, section 4), by
+// slices. So that items which are cut do not stay open behind many others, the
+// end of a datagram is filled from one that is open already rather than by
+// cutting another frame.
+func (l *Lane) Next(room int) *wire.Item {
+	if f := l.cur; f != nil && f.item.Buf != nil && f.open && (f.deficit > 0 || !f.isSuper()) {
+		return &f.item // its turn is not over, or it is a frame without a break
+	}
+	l.q.mu.Lock()
+	f := l.pickLocked()
+	l.q.mu.Unlock()
+	l.size = max(l.size, room)
+	if f != nil && !f.open && len(l.open) > 0 {
+		n := f.item.Buf.Len() + frame.VnetLen
+		if n > room && (l.late() || n <= l.size) {
+			f = l.open[0]
+		}
+	}
+	if l.cur = f; f == nil {
+		return nil
+	}
+	return &f.item
+}
+
+// late reports whether the far side will soon forget an item that is open, so
+// that no other may be begun.
+func (l *Lane) late() bool { return len(l.open) > 0 && l.born-l.open[0].born >= maxBehind }
+
+// pickLocked returns the flow whose turn it is, with an item.
+func (l *Lane) pickLocked() *flow {
+	q, limit := l.q, int(l.limit.Load())
+	if l.urgentLocked() && (l.run < urgentRun || l.fresh.first == nil && l.old.first == nil) {
+		l.run++
+		if q.urgent.item.Buf != nil || q.loadLocked(&q.urgent, l.now, limit) {
+			return &q.urgent
+		}
+		q.urgent.listed = false
+	}
+	l.run = 0
+	for {
+		turn := &l.fresh
+		if turn.first == nil {
+			turn = &l.old
+		}
+		f := turn.first
+		switch {
+		case f == nil:
+			return nil
+		case f.deficit <= 0:
+			f.deficit += quantum
+			l.old.push(turn.pop())
+		case f.item.Buf == nil && !q.loadLocked(f, l.now, limit):
+			turn.pop()
+			if turn == &l.fresh && l.old.first != nil {
+				l.old.push(f) // else it would come first again and again
+			} else {
+				f.listed, f.quiet = false, l.now
+			}
+		case len(l.open) >= maxOpen && !f.open && f.isSuper():
+			l.old.push(turn.pop())
+		default:
+			return f
+		}
+	}
+}
+
+// Sent implements wire.Source.
+func (l *Lane) Sent(n int, done bool) {
+	f := l.cur
+	f.deficit -= n
+	switch {
+	case !done && !f.open:
+		l.born++
+		f.open, f.born = true, l.born
+		l.open = append(l.open, f)
+	case done && f.open:
+		l.open = slices.DeleteFunc(l.open, func(o *flow) bool { return o == f })
+	}
+	if done {
+		l.q.mu.Lock()
+		l.q.doneLocked(f)
+		l.q.mu.Unlock()
+	}
+}
+
+// Spent tells that a packet of n bytes has left by the lane, IP header and all.
+func (l *Lane) Spent(n int) {
+	l.q.mu.Lock()
+	l.q.line.spend(l.now, n)
+	l.work += n
+	l.q.mu.Unlock()
+}
