@@ -30,7 +30,7 @@ type peer struct {
 }
 
 func inOffload(p *peer) bool {
-	return isL2bridge(p.name) || p.name == "softether" || p.layer3
+	return isL2bridge(p.name) || strings.HasPrefix(p.name, "softether") || p.layer3
 }
 
 func onLongPaths(p *peer) bool { return p.long }
@@ -41,6 +41,8 @@ func allPeers() []*peer {
 		l2bridge("l2bridge"),
 		vxlan(),
 		plainBridge(),
+		softether("softether"),
+		softether("softether-udp"),
 	}
 }
 

@@ -30,7 +30,7 @@ const (
 	hostMACB  = "02:99:00:00:00:02"
 
 	linkMTU     = 1500
-	upLimit     = 20 * time.Second // from start to the first ping answered
+	upLimit     = 40 * time.Second // from start to the first ping answered
 	iperfLimit  = 20 * time.Second // beyond its own time
 	bigTCP      = "4096 131072 67108864"
 	carrierWait = 5 * time.Second
