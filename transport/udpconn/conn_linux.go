@@ -34,6 +34,7 @@ type Conn struct {
 
 	gro, gso bool
 	tx       txCounters
+	refusals refusals
 }
 
 // socket is the part of *net.UDPConn that is right as it is. The read and
@@ -126,8 +127,8 @@ func newConn(udp *net.UDPConn, opts Options) (*Conn, error) {
 }
 
 // setBuffers asks for bytes of socket buffer each way: without regard to
-// net.core.rmem_max if we may (CAP_NET_ADMIN), else up to it. Stats says
-// what came of it.
+// net.core.rmem_max if we may (CAP_NET_ADMIN of the first user namespace), else
+// up to it. Stats says what came of it.
 func setBuffers(fd, bytes int) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bytes) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bytes)
@@ -187,6 +188,7 @@ func (c *Conn) Stats() Stats {
 	}
 	c.rx.count.into(&s)
 	c.tx.into(&s)
+	c.refusals.into(&s)
 	s.Holds = c.flows.holds.Load()
 	s.HoldTimeouts = c.flows.timeouts.Load()
 	return s
@@ -198,7 +200,7 @@ func (c *Conn) Stats() Stats {
 // transport on a read error (quic-go#2809), so these must not reach it; to
 // QUIC they are packets lost.
 //
-// Some are tried once more before they count: see sendAgain and sendSingly.
+// Some are tried once more before they count: see sendAgain and sendBatch.
 var transient = [...]syscall.Errno{
 	unix.EACCES, unix.EADDRNOTAVAIL, unix.ECONNREFUSED, unix.EHOSTDOWN,
 	unix.EHOSTUNREACH, unix.EINVAL, unix.EIO, unix.ENETDOWN, unix.ENETUNREACH,

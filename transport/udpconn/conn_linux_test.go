@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -381,8 +383,16 @@ func TestWriteErrors(t *testing.T) {
 			counts: map[string]uint64{"ENOBUFS": 1}, oobs: [][]byte{join(pin4, gso), pin4, pin4, pin4}, sent: 2,
 		},
 		{
-			name: "EIO of a batch, then EMSGSIZE", oob: gso, errs: []syscall.Errno{unix.EIO, unix.EMSGSIZE},
-			want: unix.EMSGSIZE, oobs: [][]byte{gso, {}},
+			name: "EINVAL of a batch", oob: gso, errs: []syscall.Errno{unix.EINVAL, 0, 0, 0},
+			oobs: [][]byte{gso, {}, {}, {}}, sent: 3,
+		},
+		{
+			name: "EIO of a batch, then EMSGSIZE", oob: gso, errs: []syscall.Errno{unix.EIO, unix.EMSGSIZE, unix.EMSGSIZE, 0},
+			want: unix.EMSGSIZE, oobs: [][]byte{gso, {}, {}, {}}, sent: 1, // the last packet is shorter
+		},
+		{
+			name: "EIO of a batch, then EBADF", oob: gso, errs: []syscall.Errno{unix.EIO, unix.EBADF},
+			want: unix.EBADF, oobs: [][]byte{gso, {}},
 		},
 		{name: "EBADF passes", errs: []syscall.Errno{unix.EBADF}, want: unix.EBADF, oobs: [][]byte{nil}},
 		{name: "EPERM once", errs: []syscall.Errno{unix.EPERM, 0}, oobs: [][]byte{nil, nil}, sent: 1},
@@ -391,8 +401,16 @@ func TestWriteErrors(t *testing.T) {
 			counts: map[string]uint64{"EPERM": 1}, oobs: [][]byte{nil, nil},
 		},
 		{
-			name: "unpinned too fails", oob: join(pin6, gso), errs: []syscall.Errno{unix.EINVAL, unix.EMSGSIZE},
-			counts: map[string]uint64{"EINVAL": 1}, oobs: [][]byte{join(pin6, gso), gso},
+			name: "unpinned too fails", oob: join(pin4, gso), errs: []syscall.Errno{unix.ENETUNREACH, unix.EMSGSIZE},
+			counts: map[string]uint64{"ENETUNREACH": 1}, oobs: [][]byte{join(pin4, gso), gso},
+		},
+		{
+			name: "unpinned and singly too fails", oob: join(pin6, gso),
+			errs: []syscall.Errno{
+				unix.EINVAL, unix.EMSGSIZE,
+				unix.EINVAL, unix.ENOBUFS, unix.EINVAL, unix.ENOBUFS, unix.EINVAL, unix.ENOBUFS,
+			},
+			counts: map[string]uint64{"EINVAL": 3}, oobs: [][]byte{join(pin6, gso), gso, pin6, {}, pin6, {}, pin6, {}},
 		},
 	}
 	for _, errno := range udpconn.Transient {
@@ -532,5 +550,99 @@ func TestBuffersAreGranted(t *testing.T) {
 	defer c.Close()
 	if s := c.Stats(); s.ReceiveBufferBytes != 128<<10 || s.SendBufferBytes != 128<<10 {
 		t.Errorf("buffers of %d, %d bytes, want twice 64 KiB", s.ReceiveBufferBytes, s.SendBufferBytes)
+	}
+}
+
+// Without CAP_NET_ADMIN the kernel gives net.core.rmem_max and no more, and
+// Stats says so.
+func TestBuffersWithoutCapability(t *testing.T) {
+	t.Parallel()
+	limit := func(name string) int {
+		b, err := os.ReadFile("/proc/sys/net/core/" + name)
+		if err != nil {
+			t.Skip(err) // a namespace of an older kernel has none
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	receive, send := limit("rmem_max"), limit("wmem_max")
+	opened := make(chan *udpconn.Conn, 1)
+	go func() {
+		defer close(opened)
+		runtime.LockOSThread() // never unlocked: the thread ends without its capability
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var data [2]unix.CapUserData
+		if err := unix.Capget(&header, &data[0]); err != nil {
+			t.Error(err)
+			return
+		}
+		data[0].Effective &^= 1 << unix.CAP_NET_ADMIN
+		if err := unix.Capset(&header, &data[0]); err != nil {
+			t.Error(err)
+			return
+		}
+		c, err := udpconn.Listen(netip.MustParseAddrPort("127.0.0.1:0"), udpconn.Options{BufferBytes: 2 * max(receive, send)})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		opened <- c
+	}()
+	c := <-opened
+	if c == nil {
+		return
+	}
+	defer c.Close()
+	if s := c.Stats(); s.ReceiveBufferBytes != 2*receive || s.SendBufferBytes != 2*send {
+		t.Errorf("buffers of %d, %d bytes, want %d, %d", s.ReceiveBufferBytes, s.SendBufferBytes, 2*receive, 2*send)
+	}
+}
+
+// listenWithoutGRO listens on a kernel that has no UDP_GRO.
+func listenWithoutGRO(t testing.TB) *udpconn.Conn {
+	t.Helper()
+	c := listen(t, "[::]:0")
+	if err := udpconn.WithoutGRO(c); err != nil {
+		t.Skip(err) // this kernel has none
+	}
+	return c
+}
+
+// Without UDP_GRO a packet is a message, and nothing else differs.
+func TestReadWithoutGRO(t *testing.T) {
+	t.Parallel()
+	c := listenWithoutGRO(t)
+	if s := c.Stats(); s.GRO {
+		t.Errorf("stats %+v, want no GRO", s)
+	}
+	sender := listen(t, "127.0.0.1:0")
+	sent := fillPattern(20 * packetSize)
+	var oob []byte
+	if sender.Stats().GSO {
+		oob = segmentSize(packetSize)
+	}
+	var want [][]byte
+	for rest := sent; len(rest) > 0; rest = rest[packetSize:] {
+		want = append(want, rest[:packetSize])
+		if oob == nil {
+			if _, err := sender.WriteTo(rest[:packetSize], target(c, "127.0.0.1")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if oob != nil {
+		if _, _, err := sender.WriteMsgUDP(sent, oob, target(c, "127.0.0.1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, _ := readPackets(t, c, len(want))
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("packets (-want +got):\n%s", diff)
+	}
+	if s := c.Stats(); s.RxPackets != 20 || s.RxBatches != 20 {
+		t.Errorf("%d packets in %d batches, want 20 in 20", s.RxPackets, s.RxBatches)
 	}
 }

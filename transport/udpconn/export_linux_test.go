@@ -3,8 +3,11 @@
 package udpconn
 
 import (
+	"errors"
 	"net"
 	"net/netip"
+
+	"golang.org/x/sys/unix"
 )
 
 // SetSend replaces the system call under WriteMsgUDP by what change makes of
@@ -17,6 +20,28 @@ type SendFunc = func(b, oob []byte, to netip.AddrPort) (n, oobn int, err error)
 func ListenWith(addr netip.AddrPort, open func(string, netip.AddrPort) (*net.UDPConn, error)) (*Conn, error) {
 	return listen(addr, Options{}, open)
 }
+
+// WithoutGRO makes c what it is on a kernel without UDP_GRO. It has not been
+// read from yet.
+func WithoutGRO(c *Conn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var option error
+	err = raw.Control(func(fd uintptr) {
+		option = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 0)
+	})
+	c.gro, c.rx = false, newReceiver(raw, false)
+	return errors.Join(err, option)
+}
+
+// When a way refuses batches.
+const (
+	RefusalLimit = refusalLimit
+	RefusalPause = refusalPause
+	MaxRefusals  = maxRefusals
+)
 
 // Transient are the errors that Conn swallows.
 var Transient = transient[:]

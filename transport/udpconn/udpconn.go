@@ -11,6 +11,8 @@
 // changes.
 package udpconn
 
+import "net/netip"
+
 // Options sets up a [Conn]. The zero value is right.
 type Options struct {
 	// BufferBytes is asked for as socket buffer in each direction. Zero
@@ -19,11 +21,12 @@ type Options struct {
 	BufferBytes int
 }
 
-const defaultBufferBytes = 4 << 20
+// DefaultBufferBytes is what [Options] asks for when nothing is said.
+const DefaultBufferBytes = 4 << 20
 
 func (o Options) bufferBytes() int {
 	if o.BufferBytes <= 0 {
-		return defaultBufferBytes
+		return DefaultBufferBytes
 	}
 	return o.BufferBytes
 }
@@ -33,6 +36,10 @@ func (o Options) bufferBytes() int {
 // went in one batch.
 type Stats struct {
 	GRO, GSO bool // the kernel has UDP_GRO, UDP_SEGMENT
+
+	// Addresses the way to which refuses batches at present, in order: a NIC
+	// without checksum offload, IPsec. Packets to them go one by one.
+	GSORefused []netip.Addr
 
 	// Socket buffers as the kernel accounts them: twice what was granted.
 	ReceiveBufferBytes, SendBufferBytes int
@@ -50,6 +57,7 @@ type Stats struct {
 	TxBytes    uint64 // their UDP payload
 	TxSyscalls uint64 // sendmsg calls that sent packets
 	TxUnpinned uint64 // batches sent at the second try, without a pinned source
+	TxRefused  uint64 // batches refused, and sent packet by packet
 
 	// Errors that were swallowed, by name ("ENOBUFS"). One of Tx is a batch
 	// that QUIC takes as sent, and will find lost.

@@ -39,31 +39,91 @@ func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err e
 	to := addr.AddrPort()
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
 	segment, pinned := scanControl(oob)
-	_, _, err = c.send(b, oob, to)
+	if segment > 0 {
+		err = c.sendBatch(b, oob, to, segment, pinned)
+	} else {
+		err = c.swallow(c.sendMessage(b, oob, to, 1, pinned))
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	return len(b), len(oob), nil
+}
+
+// sendBatch sends a batch in one message, or packet by packet where that is
+// refused.
+func (c *Conn) sendBatch(b, oob []byte, to netip.AddrPort, segment int, pinned bool) error {
+	if c.refusals.standing(to.Addr()) {
+		_, err := c.sendSingly(b, oob, to, segment, pinned)
+		return err
+	}
+	err := c.sendMessage(b, oob, to, (len(b)+segment-1)/segment, pinned)
+	if errors.Is(err, unix.EIO) || errors.Is(err, unix.EINVAL) {
+		// The batch, or the way? A packet by itself tells.
+		went, err := c.sendSingly(b, oob, to, segment, pinned)
+		if went {
+			c.refusals.add(to.Addr())
+		}
+		return err
+	}
+	if err == nil {
+		c.refusals.forget(to.Addr())
+	}
+	return c.swallow(err)
+}
+
+// sendSingly sends a batch packet by packet, and reports whether the first one
+// went. quic-go could do that as well, but it would remember in a field that
+// two of its goroutines share without a lock (sconn.gotGSOError).
+func (c *Conn) sendSingly(b, oob []byte, to netip.AddrPort, segment int, pinned bool) (went bool, err error) {
+	oob = without(oob, func(level, kind int32) bool {
+		return level == unix.IPPROTO_UDP && kind == unix.UDP_SEGMENT
+	})
+	var tooLong error
+	for rest := b; len(rest) > 0; {
+		packet := rest[:min(segment, len(rest))]
+		err := c.sendMessage(packet, oob, to, 1, pinned)
+		if err == nil && len(rest) == len(b) {
+			went = true
+		}
+		switch err := c.swallow(err); {
+		case errors.Is(err, unix.EMSGSIZE):
+			tooLong = err // the last one may be shorter
+		case err != nil:
+			return went, err
+		}
+		rest = rest[len(packet):]
+	}
+	return went, tooLong
+}
+
+// sendMessage makes one message of b, trying twice where that may help, and
+// counts what went.
+func (c *Conn) sendMessage(b, oob []byte, to netip.AddrPort, packets int, pinned bool) error {
+	_, _, err := c.send(b, oob, to)
 	if err != nil {
 		err = c.sendAgain(err, b, oob, to, pinned)
 	}
 	if err != nil {
-		var errno syscall.Errno
-		switch {
-		case errors.As(err, &errno) && errno == unix.EIO && segment > 0:
-			err = c.sendSingly(b, oob, addr, segment)
-		case errno != 0 && c.tx.errors.swallow(errno):
-			err = nil
-		}
-		if err != nil {
-			return 0, 0, err
-		}
-		return len(b), len(oob), nil
-	}
-	packets := 1
-	if segment > 0 {
-		packets = (len(b) + segment - 1) / segment
+		return err
 	}
 	c.tx.packets.Add(uint64(packets))
 	c.tx.bytes.Add(uint64(len(b)))
 	c.tx.syscalls.Add(1)
-	return len(b), len(oob), nil
+	return nil
+}
+
+// swallow counts an error that may pass and returns nil for it; others it
+// returns.
+func (c *Conn) swallow(err error) error {
+	if err == nil {
+		return nil // before errno, which is allocated
+	}
+	var errno syscall.Errno
+	if errors.As(err, &errno) && c.tx.errors.swallow(errno) {
+		return nil
+	}
+	return err
 }
 
 // sendAgain makes the second try where one may help, and returns the error
@@ -85,24 +145,6 @@ func (c *Conn) sendAgain(err error, b, oob []byte, to netip.AddrPort, pinned boo
 		return nil
 	}
 	return err
-}
-
-// sendSingly sends a batch packet by packet, for a driver without checksum
-// offload (udp_send_skb in net/ipv4/udp.c gives EIO). quic-go could do that as
-// well, but it would remember in a field that two of its goroutines share
-// without a lock (sconn.gotGSOError).
-func (c *Conn) sendSingly(b, oob []byte, addr *net.UDPAddr, segment int) error {
-	oob = without(oob, func(level, kind int32) bool {
-		return level == unix.IPPROTO_UDP && kind == unix.UDP_SEGMENT
-	})
-	for len(b) > 0 {
-		n := min(segment, len(b))
-		if _, _, err := c.WriteMsgUDP(b[:n], oob, addr); err != nil {
-			return err
-		}
-		b = b[n:]
-	}
-	return nil
 }
 
 // scanControl returns the segment size of a batch, 0 for a single packet, and
