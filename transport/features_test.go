@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/l2bridge/l2bridge/transport"
+	"github.com/l2bridge/l2bridge/transport/wire"
+)
+
+// A site knows what each connected peer takes, also after the peer's TAP has
+// changed, and nothing of one that has gone.
+func TestFeaturesOfPeers(t *testing.T) {
+	ms := members(t, "home", "office")
+	synctest.Test(t, func(t *testing.T) {
+		const all, few = wire.FeatureCsum | wire.FeatureTSO | wire.FeatureUSO, wire.FeatureCsum | wire.FeatureTSO
+		w := newWorld()
+		home := w.run(t, ms[0], homeAddr, nil)
+		office := w.run(t, ms[1], officeAddr, []string{homePort}, func(c *transport.Config) { c.Features = 0 })
+		takes := func(at *node, want wire.Features) func() bool {
+			return func() bool {
+				other := ms[0].ID
+				if at == home {
+					other = ms[1].ID
+				}
+				f, ok := at.Features()[other]
+				return ok && f == want && len(at.Features()) == 1
+			}
+		}
+		until(t, "home knows that office takes nothing", 5*time.Second, takes(home, 0))
+		until(t, "office knows what home takes", 5*time.Second, takes(office, all))
+		office.SetLAN(1500, few)
+		until(t, "home knows what office takes now", 5*time.Second, takes(home, few))
+		office.stop()
+		until(t, "home has no peer", 10*time.Second, func() bool { return len(home.Features()) == 0 })
+	})
+}
