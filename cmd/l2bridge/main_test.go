@@ -130,11 +130,14 @@ func backends() map[string]*backend {
 				Peers: []control.Peer{
 					{Site: "office", ID: strings.Repeat("cd", 32), State: control.PeerUp, Addr: "203.0.113.7:4433", SinceMS: 59_999,
 						RTTUS: 21_345, PathMTU: 1441, Lanes: 2, Kex: "X25519MLKEM768", RxFrames: 10, TxFrames: 20,
-						RxBytes: 1_234_567_890, TxBytes: 999, MACs: 12},
+						RxBytes: 1_234_567_890, TxBytes: 999, MACs: 12,
+						Features: []string{control.FeatureCsum, control.FeatureTSO, control.FeatureUSO}},
 					{Site: "attic", State: control.PeerRelayed, Addr: "203.0.113.9:4433", Via: "office", SinceMS: 266_400_000, MACs: 1},
 				},
 				Drops: []control.Drop{{Reason: "own_outer", Port: "local", Count: 7}, {Reason: "mtu_peer", Port: "office"}},
 				Hints: []string{"bridge br0 has no other port: ip link set eth1 master br0"},
+				Offloads: control.Offloads{TAPVnet: true, TAPTSO: true, TAPUSO: true, UDPGRO: true,
+					ReceiveBuffer: 425_984, SendBuffer: 8 << 20},
 			},
 			stations: []control.Station{
 				{MAC: "52:54:00:00:00:02", Port: "office", AgeMS: 61_000, Moves: 3},
@@ -147,7 +150,7 @@ func backends() map[string]*backend {
 		"hostile": {
 			status: control.Status{Site: hostile, ID: hostile, Network: hostile, State: control.State(hostile), TAP: hostile,
 				Bridge: hostile, BridgePorts: []string{hostile}, Listen: hostile, Hints: []string{hostile},
-				Peers: []control.Peer{{Site: hostile, State: control.PeerState(hostile), Addr: hostile, Kex: hostile}},
+				Peers: []control.Peer{{Site: hostile, State: control.PeerState(hostile), Addr: hostile, Kex: hostile, Features: []string{hostile}}},
 				Drops: []control.Drop{{Reason: hostile, Port: hostile, Count: 1}}},
 			stations: []control.Station{{MAC: hostile, Port: hostile}},
 		},

@@ -64,6 +64,22 @@ type Status struct {
 	Peers       []Peer   `json:"peers"`
 	Drops       []Drop   `json:"drops"`
 	Hints       []string `json:"hints"` // what is wrong and the exact command that mends it
+	Offloads    Offloads `json:"offloads"`
+}
+
+// Offloads says what the kernel does for this site. What is false or small
+// costs speed and no frame; a hint says which remedy there is.
+type Offloads struct {
+	TAPVnet bool `json:"tap_vnet"` // frames of the TAP have a virtio-net header
+	TAPTSO  bool `json:"tap_tso"`  // TCP superframes are read from the TAP
+	TAPUSO  bool `json:"tap_uso"`  // UDP superframes are
+	UDPGSO  bool `json:"udp_gso"`  // packets are sent in batches, to every peer
+	UDPGRO  bool `json:"udp_gro"`  // packets are received in batches
+
+	// Of the UDP socket, in bytes, as the kernel accounts them: twice what was
+	// granted.
+	ReceiveBuffer int `json:"receive_buffer"`
+	SendBuffer    int `json:"send_buffer"`
 }
 
 // Peer is one remote gateway.
@@ -83,7 +99,15 @@ type Peer struct {
 	RxBytes  uint64    `json:"rx_bytes"` // of inner frames
 	TxBytes  uint64    `json:"tx_bytes"`
 	MACs     int       `json:"macs"` // stations behind it
+	Features []string  `json:"features"`
 }
+
+// What a peer may take beyond plain frames.
+const (
+	FeatureCsum = "csum" // frames whose checksum is still to be done
+	FeatureTSO  = "tso"  // TCP superframes
+	FeatureUSO  = "uso"  // UDP superframes
+)
 
 // Station is one entry of the MAC table.
 type Station struct {

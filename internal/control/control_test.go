@@ -99,7 +99,7 @@ func serve(t *testing.T, b control.Backend) string {
 func TestClient(t *testing.T) {
 	t.Parallel()
 	f := &fake{status: control.Status{Site: "home", State: control.StateUp,
-		Peers: []control.Peer{{Site: "office", State: control.PeerUp, RxBytes: 1 << 63}},
+		Peers: []control.Peer{{Site: "office", State: control.PeerUp, RxBytes: 1 << 63, Features: []string{control.FeatureCsum}}},
 		Drops: []control.Drop{{Reason: "own_outer", Port: control.LocalPort, Count: 7}}}}
 	c, ctx := control.Dial(serve(t, f)), t.Context()
 
@@ -203,22 +203,28 @@ func TestJSON(t *testing.T) {
 			Peers: []control.Peer{{
 				Site: "office", ID: "cd", State: control.PeerRelayed, Addr: "192.0.2.1:4433", Via: "attic", SinceMS: 2,
 				RTTUS: 3, PathMTU: 1441, Lanes: 4, Kex: "X25519MLKEM768", RxFrames: 5, TxFrames: 6, RxBytes: 7, TxBytes: 8, MACs: 9,
-			}},
-			Drops: []control.Drop{{Reason: "loop", Port: "office", Count: 10}},
+				Features: []string{control.FeatureCsum, control.FeatureTSO, control.FeatureUSO},
+			}, {Site: "attic"}},
+			Offloads: control.Offloads{TAPVnet: true, TAPTSO: true, UDPGRO: true, ReceiveBuffer: 8 << 20, SendBuffer: 425984},
+			Drops:    []control.Drop{{Reason: "loop", Port: "office", Count: 10}},
 		},
 		stations: []control.Station{{MAC: "02:00:00:00:00:01", VLAN: 1, Port: "office", AgeMS: 2, Static: true, Moves: 3}},
 	}
-	peer := `{"site":"office","id":"cd","state":"relayed","addr":"192.0.2.1:4433","via":"attic","since_ms":2,"rtt_us":3,` +
-		`"path_mtu":1441,"lanes":4,"kex":"X25519MLKEM768","rx_frames":5,"tx_frames":6,"rx_bytes":7,"tx_bytes":8,"macs":9}`
+	peers := `{"site":"office","id":"cd","state":"relayed","addr":"192.0.2.1:4433","via":"attic","since_ms":2,"rtt_us":3,` +
+		`"path_mtu":1441,"lanes":4,"kex":"X25519MLKEM768","rx_frames":5,"tx_frames":6,"rx_bytes":7,"tx_bytes":8,"macs":9,"features":["csum","tso","uso"]},` +
+		`{"site":"attic","id":"","state":"","addr":"","via":"","since_ms":0,"rtt_us":0,"path_mtu":0,"lanes":0,"kex":"",` +
+		`"rx_frames":0,"tx_frames":0,"rx_bytes":0,"tx_bytes":0,"macs":0,"features":[]}`
 	drop := `{"reason":"loop","port":"office","count":10}`
 	for _, tt := range []struct{ path, got, want string }{
 		{"empty status", get(empty, "/v1/status"), `{"schema":1,"version":` + string(version) + `,"site":"","id":"","network":"","founder":false,` +
-			`"state":"","since_ms":0,"tap":"","bridge":"","bridge_ports":[],"mtu":0,"listen":"","peers":[],"drops":[],"hints":[]}`},
+			`"state":"","since_ms":0,"tap":"","bridge":"","bridge_ports":[],"mtu":0,"listen":"","peers":[],"drops":[],"hints":[],` +
+			`"offloads":{"tap_vnet":false,"tap_tso":false,"tap_uso":false,"udp_gso":false,"udp_gro":false,"receive_buffer":0,"send_buffer":0}}`},
 		{"status", get(full, "/v1/status"), `{"schema":1,"version":` + string(version) + `,"site":"home","id":"ab","network":"n1","founder":true,` +
 			`"state":"loop","since_ms":1,"tap":"l2b0","bridge":"br0","bridge_ports":["l2b0"],"mtu":1500,"listen":"[::]:4433",` +
-			`"peers":[` + peer + `],"drops":[` + drop + `],"hints":["h"]}`},
+			`"peers":[` + peers + `],"drops":[` + drop + `],"hints":["h"],` +
+			`"offloads":{"tap_vnet":true,"tap_tso":true,"tap_uso":false,"udp_gso":false,"udp_gro":true,"receive_buffer":8388608,"send_buffer":425984}}`},
 		{"no peers", get(empty, "/v1/peers"), `[]`},
-		{"peers", get(full, "/v1/peers"), `[` + peer + `]`},
+		{"peers", get(full, "/v1/peers"), `[` + peers + `]`},
 		{"no drops", get(empty, "/v1/drops"), `[]`},
 		{"drops", get(full, "/v1/drops"), `[` + drop + `]`},
 		{"no stations", get(empty, "/v1/fdb"), `[]`},

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -136,10 +137,10 @@ func routes(b Backend) http.Handler {
 		s := b.Status()
 		s.Schema, s.Version = Schema, Version()
 		s.BridgePorts, s.Hints = list(s.BridgePorts), list(s.Hints)
-		s.Peers, s.Drops = list(s.Peers), list(s.Drops)
+		s.Peers, s.Drops = peers(s.Peers), list(s.Drops)
 		return s
 	})
-	get("/v1/peers", func() any { return list(b.Peers()) })
+	get("/v1/peers", func() any { return peers(b.Peers()) })
 	get("/v1/drops", func() any { return list(b.Drops()) })
 	get("/v1/fdb", func() any { return list(b.Stations()) })
 	post("/v1/fdb/add", func(_ context.Context, q request) (any, error) {
@@ -214,6 +215,15 @@ func reply(w http.ResponseWriter, v any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(v) // the only error is that the client has gone
+}
+
+// peers is list, for the lists in it too.
+func peers(all []Peer) []Peer {
+	all = slices.Clone(list(all))
+	for i := range all {
+		all[i].Features = list(all[i].Features)
+	}
+	return all
 }
 
 // list makes nil the empty list that JSON is to show.

@@ -17,9 +17,6 @@ import (
 	"github.com/l2bridge/l2bridge/internal/tap"
 )
 
-// receiveBuffer is what the socket asks for, as the kernel accounts it: double.
-const receiveBuffer = 8 << 20
-
 // backend answers commands for a running site.
 type backend struct{ s *site }
 
@@ -32,12 +29,16 @@ func (b backend) Status() control.Status {
 		Listen: s.conn.LocalAddr().String(), Peers: b.Peers(), Drops: b.Drops(), Hints: []string{},
 	}
 	st.State, st.SinceMS = s.noteState()
-	if !s.withTAP(func(dev *tap.Device) { s.describeTAP(&st, dev) }) {
+	var granted tap.Features
+	if !s.withTAP(func(dev *tap.Device) {
+		s.describeTAP(&st, dev)
+		granted = dev.Features()
+	}) {
 		st.Hints = append(st.Hints, fmt.Sprintf("TAP %s is lost; it is being opened again (see the log for what is in the way)", s.cfg.TAP))
 	}
-	if got := s.conn.Stats().ReceiveBufferBytes; got < receiveBuffer {
-		st.Hints = append(st.Hints, fmt.Sprintf("the UDP socket has a receive buffer of %d bytes, bursts may be lost: sysctl -w net.core.rmem_max=%d", got, receiveBuffer/2))
-	}
+	udp := s.conn.Stats()
+	st.Offloads = offloads(granted, udp)
+	st.Hints = append(st.Hints, socketHints(udp)...)
 	for _, port := range s.sw.Cramped() {
 		st.Hints = append(st.Hints, fmt.Sprintf("the MAC table has no room for all stations of %s, what it does not know is flooded: raise --fdb-max", port))
 	}
@@ -45,7 +46,11 @@ func (b backend) Status() control.Status {
 	if len(peers) == 0 && s.member.Founder() {
 		st.Hints = append(st.Hints, `no other site yet: "l2bridge invite SITE" prints a token for one`)
 	}
+	takes := s.mesh.Features()
 	for _, p := range peers {
+		if f, up := takes[p.ID]; up && s.cfg.Superframes {
+			st.Hints = append(st.Hints, peerHints(p.Site, f, granted)...)
+		}
 		switch {
 		case p.State == "down" && !p.Unknown:
 			st.Hints = append(st.Hints, fmt.Sprintf("site %s is gone; it dials us: is l2bridge running there, and can it reach UDP %d here?", p.Site, s.port()))
@@ -74,6 +79,9 @@ func (s *site) describeTAP(st *control.Status, dev *tap.Device) {
 			st.Hints = append(st.Hints, fmt.Sprintf("bridge %s also has %s, the TAP of another network: where both lead to the same LAN they are a loop; give one its own: --bridge", dev.Bridge(), port))
 		}
 	}
+	if s.cfg.Superframes {
+		st.Hints = append(st.Hints, tapHints(dev.Name(), dev.Features())...)
+	}
 	for _, f := range findings {
 		hint := f.Problem
 		if f.Remedy != "" {
@@ -86,6 +94,7 @@ func (s *site) describeTAP(st *control.Status, dev *tap.Device) {
 // Peers implements control.Backend.
 func (b backend) Peers() []control.Peer {
 	all := []control.Peer{}
+	takes := b.s.mesh.Features()
 	for _, p := range b.s.mesh.Peers() {
 		out := control.Peer{
 			Site: p.Site, State: control.PeerState(p.State), Addr: p.Addr, SinceMS: since(p.Since),
@@ -95,6 +104,7 @@ func (b backend) Peers() []control.Peer {
 		}
 		if !p.Unknown {
 			out.ID = p.ID.String()
+			out.Features = featureNames(takes[p.ID])
 		}
 		all = append(all, out)
 	}
