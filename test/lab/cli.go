@@ -36,6 +36,19 @@ type Status struct {
 	Peers   []Peer
 	Drops   []Drop
 	Hints   []string
+
+	Offloads Offloads
+}
+
+// Offloads says what the kernel does for a site.
+type Offloads struct {
+	TAPVnet       bool `json:"tap_vnet"`
+	TAPTSO        bool `json:"tap_tso"`
+	TAPUSO        bool `json:"tap_uso"`
+	UDPGSO        bool `json:"udp_gso"`
+	UDPGRO        bool `json:"udp_gro"`
+	ReceiveBuffer int  `json:"receive_buffer"`
+	SendBuffer    int  `json:"send_buffer"`
 }
 
 // Peer is one row of "l2bridge peers -j".
@@ -55,6 +68,7 @@ type Peer struct {
 	RxBytes  uint64 `json:"rx_bytes"`
 	TxBytes  uint64 `json:"tx_bytes"`
 	MACs     int    `json:"macs"`
+	Features []string
 }
 
 // Drop is one row of "l2bridge drops -j".
