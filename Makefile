@@ -65,7 +65,7 @@ bench: ## benchmarks
 bench-peers: root $(if $(L2BRIDGE),,build) ## l2bridge beside other tunnels, in one run; PEERS=a,b WHAT=x,y ROUNDS=3 TIME=10s
 	CGO_ENABLED=0 $(GO) build -trimpath -o dist/peers ./test/peers
 	dist/peers $(if $(PEERS),-peers '$(PEERS)') $(if $(WHAT),-what '$(WHAT)') $(if $(ROUNDS),-rounds $(ROUNDS)) \
-		$(if $(TIME),-time $(TIME)) $(BENCHFLAGS)
+		$(if $(TIME),-time $(TIME)) -go $(GO) $(BENCHFLAGS)
 
 .PHONY: vet
 vet: ## gofmt and go vet

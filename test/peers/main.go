@@ -42,6 +42,7 @@ type options struct {
 	json       string
 	markdown   string
 	cache      string
+	goTool     string
 	keepLogs   bool
 	hold       bool
 }
@@ -106,6 +107,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.json, "json", "dist/bench-peers.json", "where results go")
 	f.StringVar(&o.markdown, "markdown", "dist/bench-peers.md", "where the tables go")
 	f.StringVar(&o.cache, "cache", "dist/peers.cache", "where programs are kept that were downloaded or built")
+	f.StringVar(&o.goTool, "go", "go", "the go command")
 	f.BoolVar(&o.hold, "hold", false, "lay out the first program on the WAN of the first measure, and leave it up until Ctrl-C")
 	f.BoolVar(&o.keepLogs, "keep-logs", false, "leave what the programs said in the temporary directory")
 	if err := f.Parse(args); err != nil {

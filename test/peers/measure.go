@@ -94,7 +94,7 @@ func findMeasure(name string) *measure {
 	return nil
 }
 
-func hasDaemons(p *peer) bool { return !p.kernel }
+func hasDaemons(p *peer) bool { return !p.kernel && !p.layer3 }
 
 // values is what a measure returns, by metric.
 type values = map[string]float64

@@ -43,6 +43,13 @@ func allPeers() []*peer {
 		plainBridge(),
 		softether("softether"),
 		softether("softether-udp"),
+		fastd("fastd", "fastd, encrypted", "salsa2012+umac"),
+		fastd("fastd-null", "fastd, authenticated only", "null+salsa2012+umac"),
+		openvpn(),
+		tinc(),
+		n2n(),
+		wireguard("wireguard-vxlan"),
+		wireguard("wireguard"),
 	}
 }
 

@@ -304,20 +304,35 @@ func (r *rig) up() error {
 			return fmt.Errorf("start: %w", err)
 		}
 	}
+	// A program that ended will answer no ping.
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for ctx.Err() == nil && r.alive() == nil {
+			time.Sleep(100 * time.Millisecond)
+		}
+		cancel()
+	})
+	defer func() {
+		cancel()
+		watching.Wait()
+	}()
 	var first struct{ Sent, Received int64 }
 	if !lines.Scan() {
-		return fmt.Errorf("no ping was answered within %v; %s", upLimit, r.said())
+		return errors.Join(fmt.Errorf("no ping was answered within %v", time.Since(began).Truncate(time.Second)), r.alive())
 	}
 	if err := json.Unmarshal(lines.Bytes(), &first); err != nil {
 		return err
 	}
 	r.startMS = float64(first.Received-began.UnixNano()) / 1e6
-	// From here on no ARP disturbs, and no overload expires a neighbour.
-	if err := errors.Join(
-		r.ip(r.hostA, "neigh", "replace", hostAddrB, "lladdr", hostMACB, "dev", "eth0", "nud", "permanent"),
-		r.ip(r.hostB, "neigh", "replace", hostAddrA, "lladdr", hostMACA, "dev", "eth0", "nud", "permanent"),
-	); err != nil {
-		return err
+	// From here on no ARP disturbs, and no overload expires a neighbour. At layer
+	// 3 it is the gateways that are the hosts' neighbours.
+	if !r.peer.layer3 {
+		if err := errors.Join(
+			r.ip(r.hostA, "neigh", "replace", hostAddrB, "lladdr", hostMACB, "dev", "eth0", "nud", "permanent"),
+			r.ip(r.hostB, "neigh", "replace", hostAddrA, "lladdr", hostMACA, "dev", "eth0", "nud", "permanent"),
+		); err != nil {
+			return err
+		}
 	}
 	// Full frames must pass before anything is measured.
 	if _, err := output(r.ctx, r.hostA, "ping", "-c", "3", "-i", "0.05", "-W", "2", "-M", "do",
