@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -49,8 +50,12 @@ func l2bridge(name string) *peer {
 			return "", absErr
 		}
 		text, err := output(ctx, "", binary, "version")
-		first, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
-		return strings.TrimPrefix(first, "l2bridge "), err
+		if err != nil {
+			return "", err
+		}
+		// A build of a changed tree names a version that others have too.
+		program, err := os.ReadFile(binary)
+		return fmt.Sprintf("%s, sha256 %.8x", strings.TrimPrefix(firstLine(text), "l2bridge "), sha256.Sum256(program)), err
 	}
 	// A site's own files, in the directory of the whole run: enrolled once.
 	paths := func(r *rig, site string) []string {

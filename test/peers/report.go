@@ -23,6 +23,7 @@ type report struct {
 	Command []string          `json:"command"`
 	Machine map[string]string `json:"machine"`
 	Peers   []*peerReport     `json:"peers"`
+	Targets []verdict         `json:"targets,omitempty"`
 }
 
 type peerReport struct {
@@ -139,6 +140,7 @@ func (r *report) finish(context.Context) { r.Ended = time.Now() }
 
 // save writes both files.
 func (r *report) save(o options) error {
+	r.Targets = r.judge()
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
@@ -202,6 +204,7 @@ func (r *report) markdown() string {
 		}
 	}
 	b.WriteString("\n")
+	b.WriteString(markdownTargets(r.judge()))
 	return b.String()
 }
 
