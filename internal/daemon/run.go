@@ -128,6 +128,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	g.Go(func() error { return s.mesh.Run(ctx) })
 	g.Go(func() error { return server.Serve(ctx, backend{s}) })
 	g.Go(func() error { s.followState(ctx); return nil })
+	g.Go(func() error { followLoad(ctx, log); return nil })
 
 	log.Info("ready", "site", member.Site, "network", member.Network, "tap", dev.Name(), "bridge", dev.Bridge(),
 		"mtu", dev.MTU(), "listen", s.conn.LocalAddr(), "socket", cfg.Socket)

@@ -270,8 +270,8 @@ const (
 	// longestDelay is how long packets may wait, but for bursts that are over
 	// within burstTime. A mark makes QUIC send 0.7 times as much, at once, so
 	// that the next one is due when that must have had its effect.
-	longestDelay = 2 * time.Millisecond
-	burstTime    = 10 * time.Millisecond
+	longestDelay = 500 * time.Microsecond
+	burstTime    = 2 * time.Millisecond
 )
 
 // tooLong reports whether a packet that has waited for that long is to be
