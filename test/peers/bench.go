@@ -12,7 +12,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -51,7 +53,10 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if _, err := output(ctx, "", b.o.need, "ip:iproute2", "ping:iputils-ping", "iperf3:iperf3", "ethtool:ethtool", "nft:nftables", "ss:iproute2", "sysctl:procps"); err != nil {
 		return err
 	}
-	if b.dir, err = os.MkdirTemp("", "l2b-peers-"); err != nil {
+	if err := sweep(ctx); err != nil {
+		return err
+	}
+	if b.dir, err = os.MkdirTemp("", fmt.Sprintf("%s%d-", dirPrefix, os.Getpid())); err != nil {
 		return err
 	}
 	defer func() {
@@ -103,6 +108,34 @@ func (b *bench) run(ctx context.Context) (err error) {
 	return nil
 }
 
+const (
+	dirPrefix    = "l2b-peers-"
+	namespaceDir = "/run/netns" // where ip-netns(8) looks
+)
+
+// sweep removes what runs left behind that were killed.
+func sweep(ctx context.Context) error {
+	dead := func(word string) bool {
+		pid, err := strconv.Atoi(word)
+		return err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
+	}
+	var errs []error
+	namespaces, _ := filepath.Glob(filepath.Join(namespaceDir, "l2b-*-peers-*"))
+	for _, path := range namespaces {
+		name := filepath.Base(path)
+		if dead(strings.Split(name, "-")[1]) {
+			errs = append(errs, removeNamespace(ctx, name))
+		}
+	}
+	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
+	for _, dir := range dirs {
+		if dead(strings.Split(strings.TrimPrefix(filepath.Base(dir), dirPrefix), "-")[0]) {
+			errs = append(errs, os.RemoveAll(dir))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // group is the measures of one WAN: they share a start of the programs.
 type group struct {
 	wan      wan
@@ -139,6 +172,9 @@ func (b *bench) visit(ctx context.Context, p *peer, g group, round int) {
 	}
 	dir := filepath.Join(b.dir, fmt.Sprintf("%s-%s-%d", p.name, g.wan.name, round+1))
 	fail := func(err error) {
+		if ctx.Err() != nil {
+			return // it was not the program that failed
+		}
 		for _, m := range todo {
 			b.report.failed(p, m, round, err)
 		}
@@ -166,13 +202,13 @@ func (b *bench) visit(ctx context.Context, p *peer, g group, round int) {
 			return
 		}
 		values, err := m.run(ctx, b, r)
-		if err != nil && ctx.Err() == nil {
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
 			b.report.failed(p, m, round, err)
 			b.say("%s, %s, round %d: failed: %v", p.name, m.name, round+1, err)
 			continue
-		}
-		if ctx.Err() != nil {
-			return
 		}
 		var words []string
 		for _, metric := range m.metrics {

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -398,19 +399,22 @@ func (r *rig) close() error {
 		stopping.Go(p.stop)
 	}
 	stopping.Wait()
-	ctx := context.Background()
 	var errs []error
 	for _, ns := range r.namespaces {
-		pids, _ := output(ctx, "", "ip", "netns", "pids", ns)
-		for _, word := range strings.Fields(pids) {
-			if pid, err := strconv.Atoi(word); err == nil {
-				if p, err := os.FindProcess(pid); err == nil {
-					p.Kill()
-				}
-			}
-		}
-		_, err := output(ctx, "", "ip", "netns", "delete", ns)
-		errs = append(errs, err)
+		errs = append(errs, removeNamespace(context.Background(), ns))
 	}
 	return errors.Join(errs...)
+}
+
+// removeNamespace ends what still runs in a namespace of ours, which only we
+// and our daemons' children can have started, and deletes it.
+func removeNamespace(ctx context.Context, ns string) error {
+	pids, _ := output(ctx, "", "ip", "netns", "pids", ns)
+	for word := range strings.FieldsSeq(pids) {
+		if pid, err := strconv.Atoi(word); err == nil {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	_, err := output(ctx, "", "ip", "netns", "delete", ns)
+	return err
 }

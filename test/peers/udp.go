@@ -97,6 +97,10 @@ func (r *rig) receiver() (*receiver, error) {
 
 // try sends at a rate for some time and tells what arrived.
 func (r *rig) try(v *receiver, number, size int, rate float64, length time.Duration) (trial, error) {
+	before, _, err := r.wanBytes()
+	if err != nil {
+		return trial{}, err
+	}
 	text, err := output(r.ctx, r.hostA, r.self, "udp-send", "-to", fmt.Sprintf("%s:%d", hostAddrB, udpPort), "-trial", strconv.Itoa(number),
 		"-size", strconv.Itoa(size), "-rate", strconv.FormatFloat(rate, 'f', 0, 64), "-time", length.String())
 	if err != nil {
@@ -125,6 +129,13 @@ func (r *rig) try(v *receiver, number, size int, rate float64, length time.Durat
 	}
 	if g.Dropped > s.Count/1000 {
 		return t, fmt.Errorf("the receiver itself dropped %d of %d", g.Dropped, s.Count)
+	}
+	after, _, err := r.wanBytes()
+	if err != nil {
+		return t, err
+	}
+	if crossed := after - before; !r.peer.straight && crossed < float64(g.Count*size) {
+		return t, fmt.Errorf("only %.0f bytes crossed the WAN of %d that arrived: the program was passed by, or compresses", crossed, g.Count*size)
 	}
 	return t, r.alive()
 }
