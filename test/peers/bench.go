@@ -36,7 +36,9 @@ func newBench(o options, out, log io.Writer) (*bench, error) {
 		return nil, errors.New("network namespaces need root")
 	}
 	for _, name := range o.peers {
-		b.peers = append(b.peers, findPeer(name))
+		p := findPeer(name)
+		p.long = p.long || o.longAll && !p.straight && !p.layer3
+		b.peers = append(b.peers, p)
 	}
 	// In their own order, whatever that of -what, each once.
 	for i := range measures {

@@ -35,6 +35,7 @@ type options struct {
 	longRounds int
 	longTime   time.Duration // of one TCP measure on the long WANs
 	fatTime    time.Duration
+	longAll    bool
 	pings      int
 	sameRate   float64
 	gro        bool
@@ -100,6 +101,7 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.longRounds, "long-rounds", 5, "rounds of the measures on the lossy WAN")
 	f.DurationVar(&o.longTime, "long-time", 60*time.Second, "of one TCP measure on the lossy WAN")
 	f.DurationVar(&o.fatTime, "fat-time", 60*time.Second, "of one TCP measure on the long fat WAN")
+	f.BoolVar(&o.longAll, "long-all", false, "take the measures on the long WANs of every program, not of l2bridge and VXLAN only")
 	f.IntVar(&o.pings, "pings", 500, "of one measure, 5 ms apart")
 	f.Float64Var(&o.sameRate, "same-rate", 0, "Mbit/s of TCP in samerate; 0: 80 % of the slowest tcp1 of this run")
 	f.BoolVar(&o.gro, "wan-gro", false, "leave generic receive offload of the WAN's links on")

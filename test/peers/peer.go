@@ -49,6 +49,7 @@ func allPeers() []*peer {
 		tinc(),
 		n2n(),
 		wireguard("wireguard-vxlan"),
+		nebula(),
 		wireguard("wireguard"),
 	}
 }
