@@ -67,11 +67,16 @@ bench-peers: root $(if $(L2BRIDGE),,build) ## l2bridge beside other tunnels, in 
 	dist/peers $(if $(PEERS),-peers '$(PEERS)') $(if $(WHAT),-what '$(WHAT)') $(if $(ROUNDS),-rounds $(ROUNDS)) \
 		$(if $(TIME),-time $(TIME)) -go $(GO) $(BENCHFLAGS)
 
+.PHONY: profile
+profile: root ## CPU and heap profiles of two gateways under load, with flame graphs, in dist/profile; TIME=5
+	TIME='$(TIME)' VERSION='$(VERSION)' test/profile.sh
+
 .PHONY: vet
 vet: ## gofmt and go vet
 	@bad=$$(gofmt -l .); \
 	if [[ $$bad ]]; then echo "not formatted, make fmt mends it:"; echo "$$bad"; exit 1; fi
 	$(GO) vet ./...
+	$(GO) vet -tags man,profile ./cmd/l2bridge
 
 .PHONY: lint
 lint: vet ## vet and staticcheck; its first run builds it

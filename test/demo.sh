@@ -7,12 +7,14 @@
 #                  198.18.1.2                 198.18.2.2
 #
 # Each of the five is a network namespace. Nothing outside them is touched, and
-# all of it goes at the end, also after Ctrl-C; KEEP=1 leaves it up.
+# all of it goes at the end, also after Ctrl-C; KEEP=1 leaves it up. DEMO gives
+# it another name than l2b-demo, and L2BRIDGE another program.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
 
-readonly ns=l2b-demo dir=/run/l2b-demo
+readonly ns=${DEMO:-l2b-demo} program=${L2BRIDGE:-$PWD/bin/l2bridge}
+readonly dir=/run/$ns
 readonly machines=(laptop gw-home internet gw-cabin nas)
 
 main() {
@@ -109,7 +111,7 @@ lay_out() {
 		done
 		cat >"$dir/$gw" <<-END
 		#!/bin/sh
-		exec ip netns exec $ns-$gw $PWD/bin/l2bridge "\$@" \\
+		exec ip netns exec $ns-$gw $program "\$@" \\
 			--config $dir/$gw.toml --state-dir $dir/$gw.state --socket $dir/$gw.sock
 		END
 		chmod +x "$dir/$gw"
