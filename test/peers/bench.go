@@ -203,7 +203,10 @@ func (b *bench) visit(ctx context.Context, p *peer, g group, round int) {
 		if ctx.Err() != nil {
 			return
 		}
-		values, err := m.run(ctx, b, r)
+		values, err := values(nil), r.ready()
+		if err == nil {
+			values, err = m.run(ctx, b, r)
+		}
 		if ctx.Err() != nil {
 			return
 		}

@@ -7,9 +7,22 @@
 //
 //	host A -- br0 [ gateway A ] -- WAN router -- [ gateway B ] br0 -- host B
 //
-// make bench-peers builds and runs it as root. With a tool's name as its first
-// argument it is one of the tools that it starts inside namespaces: ping,
-// udp-send, udp-receive and line.
+// make bench-peers builds and runs it as root:
+//
+//	make bench-peers                                    # all of it, some two hours
+//	make bench-peers PEERS=l2bridge,softether WHAT=tcp1,ping ROUNDS=1 TIME=3
+//	make bench-peers L2BRIDGE=old/l2bridge              # another build than bin/l2bridge
+//	make bench-peers PEERS=l2bridge,l2bridge-b L2BRIDGE=old L2BRIDGE_B=new \
+//		L2BRIDGE_FLAGS="--lanes 1" L2BRIDGE_B_FLAGS="--lanes 4" L2BRIDGE_B_ENV="GOGC=200"
+//	make bench-peers WHAT=lossy,fat BENCHFLAGS="-long-time 20s -long-rounds 2 -fat-time 20s"
+//
+// For each WAN and round, each program is started in namespaces of its own,
+// measured and stopped; every second round goes through the programs backwards.
+// What a measure does stands at its function in measure.go, how a program is set
+// up in peer_NAME.go, and what is asked of l2bridge in target.go.
+//
+// With a tool's name as its first argument it is one of the tools that it starts
+// inside namespaces: ping, udp-send, udp-receive and line.
 package main
 
 import (

@@ -32,6 +32,7 @@ const (
 
 	linkMTU     = 1500
 	upLimit     = 40 * time.Second // from start to the first ping answered
+	readyLimit  = 30 * time.Second // for a program to recover after an overload
 	iperfLimit  = 20 * time.Second // beyond its own time
 	bigTCP      = "4096 131072 67108864"
 	carrierWait = 5 * time.Second
@@ -75,6 +76,7 @@ type rig struct {
 	daemons    []*process
 	helpers    []*process
 	startMS    float64
+	trials     int // of UDP
 }
 
 // newRig lays out the namespaces. close takes all down, also after an error.
@@ -343,11 +345,28 @@ func (r *rig) up() error {
 	if _, err := r.helper(r.hostB, "iperf3", "iperf3", "--server", "--forceflush"); err != nil {
 		return err
 	}
-	return r.wait(carrierWait, "iperf3 to listen", func() error {
-		text, err := output(r.ctx, r.hostB, "ss", "-Hltn", "sport = :5201")
+	return r.listening(r.hostB, 5201)
+}
+
+// listening waits until something listens at a TCP port of a namespace.
+func (r *rig) listening(ns string, port int) error {
+	return r.wait(carrierWait, fmt.Sprintf("TCP port %d", port), func() error {
+		text, err := output(r.ctx, ns, "ss", "-Hltn", fmt.Sprintf("sport = :%d", port))
 		if err == nil && text == "" {
-			err = errors.New("not yet")
+			err = errors.New("nothing listens")
 		}
+		return err
+	})
+}
+
+// ready waits until a ping passes: a program may take a while to recover from
+// what it was sent before.
+func (r *rig) ready() error {
+	return r.wait(readyLimit, "a ping to pass", func() error {
+		if err := r.alive(); err != nil {
+			return err
+		}
+		_, err := output(r.ctx, r.hostA, "ping", "-c", "1", "-W", "1", hostAddrB)
 		return err
 	})
 }
