@@ -35,14 +35,14 @@ var measures = []measure{
 	{name: "ping", wan: cleanWAN, run: measurePing, metrics: []metric{
 		{"ping", "ping idle, median", "us", 0}, {"ping_p99", "ping idle, p99", "us", 0}}},
 	{name: "tcp1", wan: cleanWAN, run: measureTCP1, metrics: []metric{
-		{"tcp1", "one TCP stream", "Mbit/s", 0}, {"retransmits", "retransmits", "/GB", 1},
+		{"tcp1", "one TCP stream", "Mbit/s", 0}, {"retransmits", "one TCP stream: retransmits", "/GB", 1},
 		{"cpu", "daemons' CPU", "s/GB", 2}, {"allcpu", "machine's CPU", "s/GB", 2}}},
 	{name: "tcp1r", wan: cleanWAN, run: measureTCP("tcp1r", "--reverse"), metrics: []metric{
-		{"tcp1r", "one TCP stream back", "Mbit/s", 0}, {"tcp1r_retransmits", "its retransmits", "/GB", 1}}},
+		{"tcp1r", "one TCP stream back", "Mbit/s", 0}, {"tcp1r_retransmits", "one TCP stream back: retransmits", "/GB", 1}}},
 	{name: "tcp4", wan: cleanWAN, run: measureTCP("tcp4", "--parallel", "4"), metrics: []metric{
-		{"tcp4", "four TCP streams", "Mbit/s", 0}, {"tcp4_retransmits", "their retransmits", "/GB", 1}}},
+		{"tcp4", "four TCP streams", "Mbit/s", 0}, {"tcp4_retransmits", "four TCP streams: retransmits", "/GB", 1}}},
 	{name: "tcpbidir", wan: cleanWAN, run: measureTCP("tcpbidir", "--bidir"), metrics: []metric{
-		{"tcpbidir", "TCP both ways, sum", "Mbit/s", 0}, {"tcpbidir_retransmits", "its retransmits", "/GB", 1}}},
+		{"tcpbidir", "TCP both ways, sum", "Mbit/s", 0}, {"tcpbidir_retransmits", "TCP both ways: retransmits", "/GB", 1}}},
 	{name: "cpu", wan: cleanWAN, run: measureCPU, metrics: []metric{
 		{"cpu200", "daemons' CPU at 200 Mbit/s", "s/GB", 2}, {"allcpu200", "machine's CPU at 200 Mbit/s", "s/GB", 2}}},
 	{name: "loaded", wan: cleanWAN, run: measureLoaded, metrics: []metric{
@@ -54,21 +54,21 @@ var measures = []measure{
 	{name: "udp1400", wan: cleanWAN, run: measureUDP("udp1400", 1400), metrics: []metric{
 		{"udp1400", "UDP 1400 B", "Mbit/s", 0}}},
 	{name: "samerate", wan: sameWAN, run: measureSameRate, metrics: []metric{
-		{"same_p99", "ping under TCP at one rate for all, p99", "ms", 2}, {"same_rate", "that rate", "Mbit/s", 0}}},
+		{"same_p99", "ping under TCP at one rate for all, p99", "ms", 2}, {"same_rate", "ping under TCP at one rate for all: the rate", "Mbit/s", 0}}},
 	{name: "offload", wan: offloadWAN, run: measureTCP("offload"), only: inOffload, metrics: []metric{
-		{"offload", "one TCP stream, WAN with offloads", "Mbit/s", 0}, {"offload_retransmits", "its retransmits", "/GB", 1}}},
+		{"offload", "one TCP stream, WAN with offloads", "Mbit/s", 0}, {"offload_retransmits", "one TCP stream, WAN with offloads: retransmits", "/GB", 1}}},
 	{name: "shaped", wan: shapedWAN, run: measureShaped, metrics: []metric{
-		{"shaped", "upload, WAN of 20 Mbit/s", "Mbit/s", 1}, {"shaped_idle", "ping idle there, median", "ms", 1},
-		{"shaped_p99", "ping during upload there, p99", "ms", 1}}},
+		{"shaped", "WAN of 20 Mbit/s: upload", "Mbit/s", 1}, {"shaped_idle", "WAN of 20 Mbit/s: ping idle, median", "ms", 1},
+		{"shaped_p99", "WAN of 20 Mbit/s: ping during upload, p99", "ms", 1}}},
 	{name: "line", wan: lineWAN, run: measureLine, only: func(p *peer) bool { return p.name == "vxlan" }, metrics: []metric{
 		{"line", "the harness's delay line, 20 ms: eight TCP streams", "Mbit/s", 0}, {"line_rtt", "ping over it, median", "ms", 2},
-		{"line_p99", "p99", "ms", 2}, {"line_loaded_p99", "p99 beside TCP of 350 Mbit/s", "ms", 2}}},
+		{"line_p99", "ping over it, p99", "ms", 2}, {"line_loaded_p99", "ping over it beside TCP of 350 Mbit/s, p99", "ms", 2}}},
 	{name: "lossy8", wan: lossyWAN, run: measureLong("lossy8", "--parallel", "8"), only: onLongPaths, metrics: []metric{
-		{"lossy8", "20 ms, 0.1 % loss: eight TCP streams", "Mbit/s", 1}, {"lossy8_retransmits", "their retransmits", "/GB", 0}}},
+		{"lossy8", "20 ms, 0.1 % loss: eight TCP streams", "Mbit/s", 1}, {"lossy8_retransmits", "20 ms, 0.1 % loss: eight TCP streams: retransmits", "/GB", 0}}},
 	{name: "lossy1", wan: lossyWAN, run: measureLong("lossy1"), only: onLongPaths, metrics: []metric{
-		{"lossy1", "20 ms, 0.1 % loss: one TCP stream", "Mbit/s", 1}, {"lossy1_retransmits", "its retransmits", "/GB", 0}}},
+		{"lossy1", "20 ms, 0.1 % loss: one TCP stream", "Mbit/s", 1}, {"lossy1_retransmits", "20 ms, 0.1 % loss: one TCP stream: retransmits", "/GB", 0}}},
 	{name: "fat", wan: fatWAN, run: measureFat, only: onLongPaths, metrics: []metric{
-		{"fat", "100 ms, 200 Mbit/s: one TCP stream", "Mbit/s", 1}, {"fat_rtt", "its idle ping", "ms", 2}}},
+		{"fat", "100 ms, 200 Mbit/s: one TCP stream", "Mbit/s", 1}, {"fat_rtt", "100 ms, 200 Mbit/s: ping idle, median", "ms", 2}}},
 }
 
 // sameWAN is the clean one, taken after all programs' full rates are known.

@@ -101,7 +101,7 @@ func TestJudge(t *testing.T) {
 		"UDP 64 B: vxlan: ",
 		"daemons' CPU: softether-udp: met",
 		"ping idle, median: tinc: met",
-		"ping during upload there, p99: idle: met",
+		"WAN of 20 Mbit/s: ping during upload, p99: idle: met",
 		"start to first ping: : missed",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
