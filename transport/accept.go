@@ -151,20 +151,25 @@ func (m *Mesh) admit(s *session) error {
 	return nil
 }
 
-// join gives an accepted lane to its session, which takes one.
+// join gives an accepted data lane to its session: the first one makes the
+// session whole.
 func (m *Mesh) join(l *lane) error {
+	l.socket = m.cfg.Conn
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	s := m.sessions[sessionKey{l.id, l.hello.Session}]
+	first := s != nil && l.hello.Lane == 1 && !s.full
+	if first {
+		s.full = true
+		s.joined <- l
+	}
+	m.mu.Unlock()
 	switch {
 	case s == nil:
 		return fmt.Errorf("%w: lane %d of no session", wire.ErrProtocol, l.hello.Lane)
-	case s.full:
-		return fmt.Errorf("%w: lane %d is more than agreed", wire.ErrProtocol, l.hello.Lane)
+	case first:
+		return nil
 	}
-	s.full = true
-	s.joined <- l
-	return nil
+	return s.add(l)
 }
 
 // forget ends what admit began.

@@ -148,7 +148,7 @@ func (d *dialer) dial(ctx context.Context, g *errgroup.Group) error {
 	var session [8]byte
 	rand.Read(session[:])
 	control, errs := race(ctx, addrs, func(ctx context.Context, addr netip.AddrPort) (*lane, error) {
-		l, err := m.dialLane(ctx, addr, session, 0)
+		l, err := m.dialLane(ctx, m.quic, addr, session, 0)
 		if err == nil && l.id == m.cfg.Member.ID {
 			closeFor(l.conn, errSelf)
 			return nil, errSelf
@@ -163,7 +163,7 @@ func (d *dialer) dial(ctx context.Context, g *errgroup.Group) error {
 		return nil
 	}
 	defer d.release()
-	data, err := m.dialLane(ctx, control.remote(), session, 1)
+	data, err := m.dialLane(ctx, m.quic, control.remote(), session, 1)
 	if err != nil {
 		closeFor(control.conn, err)
 		return err
@@ -193,10 +193,10 @@ func worst(errs []error, harmless error) error {
 }
 
 // dialLane connects to an address and exchanges hellos.
-func (m *Mesh) dialLane(ctx context.Context, addr netip.AddrPort, session [8]byte, number uint8) (*lane, error) {
+func (m *Mesh) dialLane(ctx context.Context, tr *quic.Transport, addr netip.AddrPort, session [8]byte, number uint8) (*lane, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialling)
 	defer cancel()
-	conn, err := m.quic.Dial(ctx, net.UDPAddrFromAddrPort(addr), m.cfg.Member.TLSConfig(wire.ALPN), quicConfig(int(number)))
+	conn, err := tr.Dial(ctx, net.UDPAddrFromAddrPort(addr), m.cfg.Member.TLSConfig(wire.ALPN), quicConfig(int(number)))
 	if err != nil {
 		return nil, explain(addr, err)
 	}
@@ -205,6 +205,28 @@ func (m *Mesh) dialLane(ctx context.Context, addr netip.AddrPort, session [8]byt
 		closeFor(conn, err)
 		return nil, explain(addr, err)
 	}
+	l.socket = m.cfg.Conn
+	return l, nil
+}
+
+// dialMore dials one more data lane of a session that we dialled, from a socket
+// of its own: receive credit is kept for each pair of addresses.
+func (m *Mesh) dialMore(s *session, number uint8) (*lane, error) {
+	if m.cfg.Listen == nil {
+		return m.dialLane(s.ctx, m.quic, s.control.remote(), s.control.hello.Session, number)
+	}
+	socket, err := m.cfg.Listen()
+	if err != nil {
+		return nil, err
+	}
+	tr := newTransport(socket, m.cfg.Member)
+	l, err := m.dialLane(s.ctx, tr, s.control.remote(), s.control.hello.Session, number)
+	if err != nil {
+		tr.Close()
+		socket.Close()
+		return nil, err
+	}
+	l.socket, l.own = socket, tr
 	return l, nil
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/l2bridge/l2bridge/internal/frame"
+	"github.com/l2bridge/l2bridge/transport"
 	"github.com/l2bridge/l2bridge/transport/identity"
 	"github.com/l2bridge/l2bridge/transport/wire"
 )
@@ -351,7 +352,7 @@ func TestTooMany(t *testing.T) {
 	evilWorld(t, func(t *testing.T, _ *world, home *node, e *evil) {
 		control, _, _ := e.session(1)
 		extra := e.dial()
-		e.say(extra, e.hello(1, 2).Append(nil))
+		e.say(extra, e.hello(1, transport.MaxLanes+1).Append(nil))
 		if got := code(extra, time.Second); got != wire.CloseProtocol {
 			t.Errorf("a lane too many: %d, want %d", got, wire.CloseProtocol)
 		}

@@ -28,6 +28,15 @@ type lane struct {
 	id     identity.ID
 	hello  wire.Hello // what it said
 
+	socket  net.PacketConn  // that it is on
+	own     *quic.Transport // on a socket of the lane's own, nil without
+	out     atomic.Pointer[egress.Lane]
+	retired chan struct{} // closed when the lane is not needed any more
+
+	carried atomic.Uint64 // datagrams with frames, both ways
+	seen    uint64        // of these, by steer
+	active  time.Time     // when steer saw more of them; zero at first
+
 	packer wire.Packer
 	size   atomic.Int32 // greatest datagram that the connection takes at present
 	pongs  chan uint64  // nonces of pings to be answered
@@ -57,7 +66,7 @@ func newLane(conn *quic.Conn, stream *quic.Stream, hello wire.Hello) (*lane, err
 	if !conn.ConnectionState().SupportsDatagrams.Remote {
 		return nil, fmt.Errorf("%w: %s takes no QUIC datagrams", wire.ErrProtocol, site)
 	}
-	l := &lane{conn: conn, stream: stream, site: site, id: id, hello: hello, pongs: make(chan uint64, 1), probes: make(chan uint64, 1)}
+	l := &lane{conn: conn, stream: stream, site: site, id: id, hello: hello, pongs: make(chan uint64, 1), probes: make(chan uint64, 1), retired: make(chan struct{})}
 	l.measure()
 	return l, nil
 }
@@ -152,26 +161,30 @@ func (l *lane) send(ctx context.Context, out *egress.Lane, lost *atomic.Uint64) 
 	full := 0
 	for out.Wait(ctx) {
 		size := int(l.size.Load())
-		n := l.packer.Pack(d[:size], out)
-		switch n {
-		case 0:
-			continue
-		case size:
-			l.filled.Store(true)
-			// Only datagrams of the greatest size fill packets, which only
-			// then are sent in batches: follow the path's discovery closely.
-			if full++; full%measureEvery == 0 {
+		if n := l.packer.Pack(d[:size], out); n > 0 {
+			if n == size {
+				l.filled.Store(true)
+				// Only datagrams of the greatest size fill packets, which only
+				// then are sent in batches: follow the path's discovery closely.
+				if full++; full%measureEvery == 0 {
+					l.measure()
+				}
+			}
+			out.Spent(n + outer)
+			l.carried.Add(1)
+			if err := l.conn.SendDatagram(d[:n]); err != nil {
+				var tooLarge *quic.DatagramTooLargeError
+				if !errors.As(err, &tooLarge) {
+					return err
+				}
+				lost.Add(1) // the path has just changed; what was in it is lost
 				l.measure()
 			}
 		}
-		out.Spent(n + outer)
-		if err := l.conn.SendDatagram(d[:n]); err != nil {
-			var tooLarge *quic.DatagramTooLargeError
-			if !errors.As(err, &tooLarge) {
+		if at, due := out.Ping(); due {
+			if err := l.conn.SendDatagram(wire.AppendHeartbeat(nil, l.packer.Seq(), wire.Ping, uint64(at), 0)); err != nil {
 				return err
 			}
-			lost.Add(1) // the path has just changed; what was in it is lost
-			l.measure()
 		}
 	}
 	return nil
@@ -197,6 +210,7 @@ func (l *lane) receive(next func() ([]byte, error), mtu int, drops *wire.Drops, 
 	)
 	pass := func() {
 		if len(frames) > 0 {
+			l.carried.Add(1)
 			deliver(frames)
 		}
 		for i, b := range frames {
@@ -249,6 +263,10 @@ func (l *lane) heartbeat(h wire.Heartbeat, acks chan<- wire.ProbeAck) {
 		select {
 		case l.pongs <- h.Nonce:
 		default:
+		}
+	case wire.Pong:
+		if out := l.out.Load(); out != nil {
+			out.Cleared(time.Duration(h.Nonce))
 		}
 	case wire.Probe:
 		select {
@@ -324,6 +342,14 @@ func (l *lane) watchPath(ctx context.Context) error {
 		case l.probes <- sent:
 		default: // the last one still waits to be sent
 		}
+	}
+}
+
+// closeOwn closes the lane's own socket, if it has one.
+func (l *lane) closeOwn() {
+	if l.own != nil {
+		l.own.Close()
+		l.socket.Close()
 	}
 }
 

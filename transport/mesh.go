@@ -57,6 +57,9 @@ type Config struct {
 	// Conn is the UDP socket, open until after Run.
 	Conn net.PacketConn
 
+	// Listen, optional, opens a socket for one more lane, on any port.
+	Listen func() (net.PacketConn, error)
+
 	// Dial are the peers to dial, and to dial again for ever: for each the
 	// HOST:PORT that it may have.
 	Dial [][]string
@@ -69,6 +72,10 @@ type Config struct {
 	// outer IP header on; 0 is no bound.
 	Rate uint64
 
+	// Lanes is how many data lanes a peer gets, at most MaxLanes; 0 has them
+	// come and go as they are needed.
+	Lanes int
+
 	// Serve makes a port of the switch of a peer, for as long as it is there:
 	// it calls p.Run and returns what that returns.
 	Serve func(ctx context.Context, p *Peer) error
@@ -80,9 +87,9 @@ type Config struct {
 	// then it is not dialled.
 	Through func(netip.Addr) bool
 
-	// Outer, optional, is told of the addresses that packets of ours go to,
-	// whenever they change.
-	Outer func([]netip.AddrPort)
+	// Outer, optional, is told of the ports of sockets beside Conn, and of the
+	// addresses that packets of ours go to, whenever they change.
+	Outer func(ports []uint16, to []netip.AddrPort)
 
 	// Enrolled, optional, gives the addresses that a new member is told of.
 	Enrolled func() []string

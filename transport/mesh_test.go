@@ -285,7 +285,7 @@ func TestThrough(t *testing.T) {
 		var mesh atomic.Pointer[transport.Mesh]
 		office := w.run(t, ms[1], officeAddr, []string{homePort}, func(c *transport.Config) {
 			c.Through = func(a netip.Addr) bool { return through.Load() && a.String() == homeAddr }
-			c.Outer = func(all []netip.AddrPort) {
+			c.Outer = func(_ []uint16, all []netip.AddrPort) {
 				if m := mesh.Load(); m != nil {
 					m.Up() // may be called from here
 				}

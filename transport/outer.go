@@ -14,6 +14,7 @@ import (
 type outer struct {
 	mu   sync.Mutex // held while it is told
 	told []netip.AddrPort
+	from []uint16
 }
 
 // watchOuter keeps the list: peers roam.
@@ -40,24 +41,32 @@ func (m *Mesh) refreshOuter() {
 	}
 	m.outer.mu.Lock()
 	defer m.outer.mu.Unlock()
-	if all := m.addresses(); !slices.Equal(all, m.outer.told) {
-		m.outer.told = all
-		m.cfg.Outer(all)
+	ports, all := m.addresses()
+	if !slices.Equal(all, m.outer.told) || !slices.Equal(ports, m.outer.from) {
+		m.outer.told, m.outer.from = all, ports
+		m.cfg.Outer(ports, all)
 	}
 }
 
-// addresses returns where our packets go, or may go, at present.
-func (m *Mesh) addresses() (all []netip.AddrPort) {
+// addresses returns where our packets go, or may go, at present, and the ports
+// of lanes' own sockets that they come from.
+func (m *Mesh) addresses() (ports []uint16, all []netip.AddrPort) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.peers {
 		if s := p.session.Load(); s != nil {
-			all = append(all, s.control.remote(), s.data.remote()) // each moves by itself
+			all = append(all, s.control.remote()) // each moves by itself
+			for _, l := range s.dataLanes() {
+				all = append(all, l.remote())
+				if l.own != nil {
+					ports = append(ports, addrPort(l.socket.LocalAddr()).Port())
+				}
+			}
 		}
 	}
 	for _, d := range m.dials {
 		all = append(all, d.candidates...)
 	}
 	slices.SortFunc(all, netip.AddrPort.Compare)
-	return slices.Compact(all)
+	return ports, slices.Compact(all)
 }

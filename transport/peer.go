@@ -219,7 +219,7 @@ func (p *Peer) status() Status {
 	st.State, st.Since, st.Addr = "up", s.since, s.data.remote().String()
 	st.RTT = s.data.conn.ConnectionStats().SmoothedRTT
 	st.PathMTU = int(s.data.size.Load()) + overhead
-	st.Lanes = 1
+	st.Lanes = max(1, len(s.dataLanes()))
 	st.Kex = s.data.conn.ConnectionState().TLS.CurveID.String()
 	st.MTU = int(s.control.hello.MTU)
 	return st

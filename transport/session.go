@@ -9,12 +9,14 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/l2bridge/l2bridge/internal/frame"
+	"github.com/l2bridge/l2bridge/transport/egress"
 	"github.com/l2bridge/l2bridge/transport/identity"
 	"github.com/l2bridge/l2bridge/transport/wire"
 )
@@ -24,12 +26,16 @@ var (
 	errNotServed = errors.New("the switch has no port for it")
 )
 
+// MaxLanes bounds the data lanes of a session.
+const MaxLanes = 16
+
 // session is a set of lanes to one peer:
 //
 //	control lane --> data lane --> adopted --> ended --> done
 //	   hello           hello      (peer up)
+//	                               lanes come and go
 //
-// It ends as a whole when any of its lanes does.
+// It ends when its control lane or its first data lane does.
 type session struct {
 	mesh    *Mesh
 	site    string
@@ -44,9 +50,20 @@ type session struct {
 	end  context.CancelCauseFunc
 	done chan struct{} // closed when nothing of the session runs any more
 
-	// Set before the session is adopted.
+	// Set before anything runs.
 	data  *lane
 	since time.Time
+	peer  *Peer
+	mtu   int // of our LAN
+
+	tasks     sync.WaitGroup
+	acks      chan wire.ProbeAck // to be sent
+	wants     chan wire.Lanes    // to be sent
+	peerWants atomic.Uint32      // data lanes
+
+	mu    sync.Mutex          // guards what follows
+	open  bool                // lanes may join
+	lanes [MaxLanes + 1]*lane // data lanes, by number
 }
 
 type sessionKey struct {
@@ -64,6 +81,8 @@ func newSession(ctx context.Context, m *Mesh, control *lane, dialled bool) *sess
 		control: control,
 		joined:  make(chan *lane, 1),
 		done:    make(chan struct{}),
+		acks:    make(chan wire.ProbeAck, MaxLanes),
+		wants:   make(chan wire.Lanes, 1),
 	}
 	s.ctx, s.end = context.WithCancelCause(ctx)
 	return s
@@ -96,7 +115,7 @@ func (s *session) accepted(ctx context.Context, g *errgroup.Group) {
 	}
 }
 
-// carry carries frames over a session with its data lane until the session
+// carry carries frames over a session with its first data lane until the session
 // ends, and returns why it did.
 func (s *session) carry(ctx context.Context, g *errgroup.Group, data *lane) error {
 	defer close(s.done)
@@ -109,8 +128,8 @@ func (s *session) carry(ctx context.Context, g *errgroup.Group, data *lane) erro
 	}
 	defer s.mesh.leave(p, s)
 	if before != nil {
-		// What came first over the old session is delivered first, and a
-		// queue has one taker.
+		// What came first over the old session is delivered first, and no flow
+		// leaves by lanes of both.
 		<-before.done
 		if before.control.hello.Features&^s.control.hello.Features != 0 {
 			p.queue.Clear() // what waits may be more than the peer takes now
@@ -118,44 +137,123 @@ func (s *session) carry(ctx context.Context, g *errgroup.Group, data *lane) erro
 	}
 	s.mesh.refreshOuter()
 
-	var lanes sync.WaitGroup
 	run := func(f func() error) {
-		lanes.Go(func() {
+		s.tasks.Go(func() {
 			if err := f(); err != nil {
 				s.end(err)
 			}
 		})
 	}
-	mtu := s.mesh.getLAN().mtu
-	next, done := receiver(s.ctx, s.mesh.cfg.Conn, data.conn)
-	defer done()
-	acks := make(chan wire.ProbeAck, 1)
-	run(func() error { return data.receive(next, mtu, &p.drops, acks, p.deliver) })
-	run(func() error { return data.send(s.ctx, p.queue.Open(), &p.tooLarge) })
-	run(func() error { return data.beat(s.ctx) })
-	run(func() error { return data.watchPath(s.ctx) })
-	run(func() error { return readControl(data.stream, nil) })
+	s.mu.Lock()
+	s.peer, s.mtu, s.open = p, s.mesh.getLAN().mtu, true
+	s.lanes[data.hello.Lane] = data
+	s.mu.Unlock()
+	run(func() error { return s.runLane(data) })
+	run(func() error { return s.steer() })
 
 	run(func() error {
 		next := func() ([]byte, error) { return s.control.conn.ReceiveDatagram(s.ctx) }
-		return s.control.receive(next, mtu, &p.drops, acks, func(frames []*frame.Buf) {
+		return s.control.receive(next, s.mtu, &p.drops, s.acks, func(frames []*frame.Buf) {
 			p.drops[wire.Malformed].Add(uint64(len(frames)))
 		})
 	})
 	run(func() error { return s.control.beat(s.ctx) })
-	run(func() error { return readControl(s.control.stream, data) })
-	run(func() error { return writeControl(s.ctx, s.control.stream, acks) })
+	run(func() error { return readControl(s.control.stream, s) })
+	run(func() error { return s.writeControl() })
 
 	select {
 	case <-s.ctx.Done():
-	case <-data.conn.Context().Done():
-		s.end(context.Cause(data.conn.Context()))
 	case <-s.control.conn.Context().Done():
 		s.end(context.Cause(s.control.conn.Context()))
 	}
+	s.mu.Lock()
+	s.open = false // no lane joins any more
+	s.mu.Unlock()
 	s.close() // frees who waits for quic-go
-	lanes.Wait()
+	s.tasks.Wait()
 	return context.Cause(s.ctx)
+}
+
+// runLane is the life of a data lane: it carries frames until the lane or the
+// session ends, and returns why.
+func (s *session) runLane(l *lane) error {
+	defer l.closeOwn()
+	out := s.peer.queue.Open()
+	if out == nil {
+		err := fmt.Errorf("%w: more than %d lanes", wire.ErrProtocol, egress.MaxLanes)
+		closeFor(l.conn, err)
+		return err
+	}
+	l.out.Store(out)
+	ctx, end := context.WithCancelCause(s.ctx)
+	defer end(nil)
+	next, done := receiver(ctx, l.socket, l.conn)
+	defer done()
+	var tasks sync.WaitGroup
+	run := func(f func() error) {
+		tasks.Go(func() {
+			if err := f(); err != nil {
+				end(err)
+			}
+		})
+	}
+	p := s.peer
+	run(func() error { return l.receive(next, s.mtu, &p.drops, s.acks, p.deliver) })
+	run(func() error { return l.send(ctx, out, &p.tooLarge) })
+	run(func() error { return l.beat(ctx) })
+	run(func() error { return l.watchPath(ctx) })
+	run(func() error { return readControl(l.stream, nil) })
+	select {
+	case <-ctx.Done():
+	case <-l.conn.Context().Done():
+		end(context.Cause(l.conn.Context()))
+	case <-l.retired:
+		end(nil)
+	}
+	why := context.Cause(ctx)
+	closeFor(l.conn, why) // frees who waits for quic-go
+	tasks.Wait()
+	return why
+}
+
+// add runs one more data lane for as long as it lasts. The session goes on
+// without it when it ends.
+func (s *session) add(l *lane) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := int(l.hello.Lane)
+	switch {
+	case n < 2 || n > MaxLanes:
+		return fmt.Errorf("%w: lane %d is more than agreed", wire.ErrProtocol, n)
+	case !s.open:
+		return fmt.Errorf("%w: lane %d of a session that is not up", wire.ErrProtocol, n)
+	case s.lanes[n] != nil:
+		return fmt.Errorf("%w: lane %d twice", wire.ErrProtocol, n)
+	case l.id != s.id:
+		return fmt.Errorf("%w: lanes of two members", wire.ErrProtocol)
+	}
+	s.lanes[n] = l
+	s.tasks.Go(func() {
+		err := s.runLane(l)
+		s.mu.Lock()
+		s.lanes[n] = nil
+		s.mu.Unlock()
+		s.mesh.cfg.Log.Debug("lane ended", "peer", s.site, "lane", n, "error", err)
+	})
+	s.mesh.cfg.Log.Debug("lane up", "peer", s.site, "lane", n)
+	return nil
+}
+
+// dataLanes returns the data lanes that run, by number.
+func (s *session) dataLanes() (all []*lane) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.lanes {
+		if l != nil && l.out.Load() != nil {
+			all = append(all, l)
+		}
+	}
+	return all
 }
 
 // close closes the connections of a session that has ended.
@@ -165,9 +263,9 @@ func (s *session) close() {
 }
 
 // readControl reads the peer's control messages on a lane until the stream ends.
-// All that a peer may say after its hello are answers to probes of the data lane,
-// on the control lane; for another lane probed is nil.
-func readControl(stream io.Reader, probed *lane) error {
+// What it says after its hello it says on the control lane, whose session is s;
+// on another lane s is nil.
+func readControl(stream io.Reader, s *session) error {
 	buf := make([]byte, 256)
 	for {
 		typ, body, err := wire.ReadMessage(stream, buf)
@@ -178,28 +276,46 @@ func readControl(stream io.Reader, probed *lane) error {
 			return err
 		case typ == wire.TypeHello:
 			return fmt.Errorf("%w: second hello on a lane", wire.ErrProtocol)
-		case typ == wire.TypeProbeAck && probed != nil:
+		case s == nil:
+		case typ == wire.TypeProbeAck:
 			ack, err := wire.ParseProbeAck(body)
 			if err != nil {
 				return err
 			}
-			if ack.Lane == probed.hello.Lane {
-				probed.acked.Store(ack.Nonce)
+			s.acked(ack)
+		case typ == wire.TypeLanes:
+			lanes, err := wire.ParseLanes(body)
+			if err != nil {
+				return err
 			}
+			s.peerWants.Store(uint32(lanes.Want))
 		}
 	}
 }
 
+// acked takes the answer to a probe to its lane.
+func (s *session) acked(ack wire.ProbeAck) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := int(ack.Lane); n < len(s.lanes) && s.lanes[n] != nil {
+		s.lanes[n].acked.Store(ack.Nonce)
+	}
+}
+
 // writeControl writes our control messages.
-func writeControl(ctx context.Context, stream io.Writer, acks <-chan wire.ProbeAck) error {
+func (s *session) writeControl() error {
 	for {
+		var message []byte
 		select {
-		case <-ctx.Done():
+		case <-s.ctx.Done():
 			return nil
-		case ack := <-acks:
-			if _, err := stream.Write(ack.Append(nil)); err != nil {
-				return err
-			}
+		case ack := <-s.acks:
+			message = ack.Append(nil)
+		case lanes := <-s.wants:
+			message = lanes.Append(nil)
+		}
+		if _, err := s.control.stream.Write(message); err != nil {
+			return err
 		}
 	}
 }

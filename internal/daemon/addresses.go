@@ -80,8 +80,8 @@ func (s *site) ownAddresses() (all []netip.Addr) {
 }
 
 // setOuter tells the switch which packets are the tunnel's own.
-func (s *site) setOuter(peers []netip.AddrPort) {
-	s.outer.Set([]uint16{s.port()}, peers)
+func (s *site) setOuter(ports []uint16, peers []netip.AddrPort) {
+	s.outer.Set(append(ports[:len(ports):len(ports)], s.port()), peers)
 }
 
 // through reports whether packets to an address would leave through the tunnel:

@@ -26,11 +26,11 @@ const gcPercent = 200
 // second one does not bring anything either. So there is one, and more while
 // what there is is used up and others of the machine are idle:
 //
-//	               used > 0.85 of them, one idle
-//	      ------------------------------------------->
-//	    n                                              n + 1
-//	      <-------------------------------------------
-//	        used < 0.5 of n for two seconds
+//	           used > 0.85 of them, one idle
+//	  ------------------------------------------->
+//	n                                              n + 1
+//	  <-------------------------------------------
+//	    used < 0.5 of n for two seconds
 type procs struct {
 	most int // GOMAXPROCS as Go found it: the machine, or its share of it
 	n    int

@@ -111,7 +111,8 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	}
 	s.mesh = transport.New(transport.Config{
 		Member: member, Conn: s.conn, Dial: dial, MTU: dev.MTU(),
-		Features: s.features(dev), Rate: s.cfg.Rate,
+		Features: s.features(dev), Rate: cfg.Rate, Lanes: cfg.Lanes,
+		Listen: s.listenMore,
 		Serve: func(ctx context.Context, p *transport.Peer) error {
 			return s.sw.Serve(ctx, p, bridge.Mesh, cfg.FDBMaxPerPeer)
 		},
@@ -132,11 +133,6 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 
 	log.Info("ready", "site", member.Site, "network", member.Network, "tap", dev.Name(), "bridge", dev.Bridge(),
 		"mtu", dev.MTU(), "listen", s.conn.LocalAddr(), "socket", cfg.Socket)
-	for _, key := range []string{"lanes", "rate"} {
-		if _, given := cfg.Places[key]; given {
-			log.Warn("setting has no effect in this version", "key", key)
-		}
-	}
 	notify(sd.SdNotifyReady)
 	err = g.Wait()
 	notify(sd.SdNotifyStopping)

@@ -14,10 +14,12 @@ import (
 type flow struct {
 	// Guarded by Queue.mu.
 	lane       *Lane // its home; nil for none
+	goal       *Lane // where it goes when its home is clear; nil to stay
 	head, tail int32 // entries
 	n, bytes   int
-	listed     bool          // it stands in a list of its lane
-	quiet      time.Duration // when it left the list
+	listed     bool          // it stands in a list of its lane, or is parked
+	parked     bool          // it waits until its home is clear
+	quiet      time.Duration // when it last left the list
 	next       *flow         // in that list
 	codel      codel
 
@@ -43,7 +45,7 @@ func (q *Queue) loadLocked(f *flow, now time.Duration, limit int) bool {
 			q.stale.Add(segments(e.buf, e.from))
 			q.popLocked(f)
 			continue
-		case f != &q.urgent && f.codel.act(now, age, f.n == 1):
+		case f != &q.urgent && f.codel.act(q.delay, now, age, f.n == 1):
 			if mark = frame.IsECT(e.buf.Bytes()); !mark {
 				q.dropped.Add(1)
 				q.skipLocked(f, e)
@@ -60,12 +62,16 @@ func (q *Queue) loadLocked(f *flow, now time.Duration, limit int) bool {
 // skipLocked drops one frame as the LAN would have seen it: of a superframe one
 // segment, which tells TCP as much as all of them would and costs it less.
 func (q *Queue) skipLocked(f *flow, e *entry) {
-	if int(e.from)+1 < frame.Segments(e.buf.Header(), e.buf.Bytes()) {
+	if h := e.buf.Header(); isCuttable(h) && int(e.from)+1 < frame.Segments(h, e.buf.Bytes()) {
 		e.from++
 	} else {
 		q.popLocked(f)
 	}
 }
+
+// isCuttable reports whether a frame is a superframe, with the length of its
+// headers as CheckVnet knows it.
+func isCuttable(h frame.Vnet) bool { return h.GSOType != frame.GSONone && h.HdrLen != 0 }
 
 // takeLocked makes the next item of an entry: the frame, or of a superframe the
 // next run of segments that is about limit bytes long, with a congestion mark
@@ -74,7 +80,7 @@ func (f *flow) takeLocked(e *entry, limit int, mark bool) {
 	b, h := e.buf, e.buf.Header()
 	f.ours, f.last, f.taken, f.open = false, true, 0, false
 	switch {
-	case h.GSOType != frame.GSONone && (e.from > 0 || b.Len() > limit):
+	case isCuttable(h) && (e.from > 0 || b.Len() > limit):
 		size := int(h.GSOSize)
 		hdr, payload := b.Bytes()[:h.HdrLen], b.Bytes()[h.HdrLen:]
 		from := int(e.from) * size
@@ -123,8 +129,12 @@ type codel struct {
 	dropping bool
 }
 
-// The target is a delay that nobody minds, and above what the lanes keep
-// standing by sending in batches; the interval is a round trip of a long path.
+// delay is what CoDel allows a flow.
+type delay struct{ target, interval time.Duration }
+
+// The least target is a delay that nobody minds, and above what the lanes keep
+// standing by sending in batches; the least interval is a round trip of a long
+// path.
 const (
 	target   = 5 * time.Millisecond
 	interval = 100 * time.Millisecond
@@ -132,14 +142,14 @@ const (
 
 // act reports whether the frame at hand, which has waited for age, is to be
 // dropped or marked. last says that no other waits behind it.
-func (c *codel) act(now, age time.Duration, last bool) bool {
-	if age < target || last {
+func (c *codel) act(d delay, now, age time.Duration, last bool) bool {
+	if age < d.target || last {
 		c.above, c.dropping = 0, false
 		return false
 	}
 	switch {
 	case c.above == 0:
-		c.above = now + interval
+		c.above = now + d.interval
 		return false
 	case now < c.above:
 		return false
@@ -147,21 +157,21 @@ func (c *codel) act(now, age time.Duration, last bool) bool {
 		c.dropping = true
 		// Not long after the last time it goes on at about the rate that was
 		// needed then.
-		if c.count > 2 && now-c.next < 16*interval {
+		if c.count > 2 && now-c.next < 16*d.interval {
 			c.count -= 2
 		} else {
 			c.count = 1
 		}
-		c.next = now + c.pause()
+		c.next = now + c.pause(d)
 		return true
 	case now < c.next:
 		return false
 	}
 	c.count++
-	c.next += c.pause()
+	c.next += c.pause(d)
 	return true
 }
 
-func (c *codel) pause() time.Duration {
-	return time.Duration(float64(interval) / math.Sqrt(float64(c.count)))
+func (c *codel) pause(d delay) time.Duration {
+	return time.Duration(float64(d.interval) / math.Sqrt(float64(c.count)))
 }

@@ -4,6 +4,7 @@ package egress
 
 import (
 	"context"
+	"math/bits"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -36,10 +37,13 @@ type Lane struct {
 	limit atomic.Int64
 
 	// Guarded by Queue.mu.
-	index int  // in Queue.lanes
-	fresh list // flows that have just begun to send; their turn comes first
-	old   list
-	work  int // bytes sent, fading; decides where new flows go
+	index   int  // in Queue.lanes
+	fresh   list // flows that have just begun to send; their turn comes first
+	old     list
+	work    int           // bytes sent, fading; decides where new flows go
+	poked   bool          // a ping is due
+	pinged  time.Duration // when the last one was sent
+	cleared time.Duration // all that was sent before has come to the far side
 
 	// The taker's own.
 	now  time.Duration
@@ -111,6 +115,9 @@ func (l *Lane) Close() {
 }
 
 func (q *Queue) leaveLocked(f *flow, l *Lane) {
+	if f.goal == l {
+		f.goal = nil
+	}
 	if f.lane != l {
 		return
 	}
@@ -122,7 +129,10 @@ func (q *Queue) leaveLocked(f *flow, l *Lane) {
 	default:
 		q.undoLocked(f)
 	}
-	f.lane, f.listed, f.next = nil, false, nil
+	if f.parked {
+		q.parked--
+	}
+	f.lane, f.goal, f.listed, f.parked, f.next = nil, nil, false, false, nil
 }
 
 // adoptLocked gives flows with frames and without a lane one, if there is any.
@@ -130,10 +140,9 @@ func (q *Queue) adoptLocked() {
 	if len(q.lanes) == 0 {
 		return
 	}
-	now := q.clock()
 	adopt := func(f *flow) {
 		if f.n > 0 && !f.listed {
-			q.homeLocked(f, now).listLocked(f)
+			q.homeLocked(f).listLocked(f)
 		}
 	}
 	for i := range q.flows {
@@ -162,13 +171,71 @@ func (l *Lane) listLocked(f *flow) {
 	}
 }
 
-// Wait blocks until a frame waits and the line is free, and reports false when
-// ctx is done first. It is called before each datagram.
+// Idle reports whether no flow of the lane has anything to send. It may be called
+// by any goroutine.
+func (l *Lane) Idle() bool {
+	l.q.mu.Lock()
+	defer l.q.mu.Unlock()
+	return !l.someLocked()
+}
+
+// Poke asks for a ping. It may be called by any goroutine.
+func (l *Lane) Poke() {
+	l.q.mu.Lock()
+	l.poked = true
+	l.q.mu.Unlock()
+	l.signal()
+}
+
+// Ping reports whether a ping is due, to be sent by the lane at once, with the
+// time at. It is called after each Wait.
+func (l *Lane) Ping() (at time.Duration, due bool) {
+	l.q.mu.Lock()
+	defer l.q.mu.Unlock()
+	if !l.poked {
+		return 0, false
+	}
+	l.poked, l.pinged = false, l.q.clock()
+	return l.pinged, true
+}
+
+// Cleared tells that the ping of the time at has been answered, and so that all
+// the lane had sent before has come, or is lost. It may be called by any
+// goroutine. A time at which no ping was sent is ignored.
+func (l *Lane) Cleared(at time.Duration) {
+	q := l.q
+	var wake uint64
+	q.mu.Lock()
+	if at > l.cleared && at <= l.pinged {
+		l.cleared = at
+		for i := 0; q.parked > 0 && i < len(q.flows); i++ {
+			f := &q.flows[i]
+			if !f.parked || f.lane != l || f.quiet >= at {
+				continue
+			}
+			f.parked = false
+			q.parked--
+			if f.goal != nil {
+				f.lane, f.goal = f.goal, nil
+			}
+			f.lane.listLocked(f)
+			wake |= 1 << f.lane.index
+		}
+	}
+	lanes := q.lanes
+	q.mu.Unlock()
+	for ; wake != 0; wake &= wake - 1 {
+		lanes[bits.TrailingZeros64(wake)].signal()
+	}
+}
+
+// Wait blocks until a frame waits and the line is free, or a ping is due, and
+// reports false when ctx is done first. It is called before each datagram.
 func (l *Lane) Wait(ctx context.Context) bool {
 	for {
 		l.q.mu.Lock()
 		l.now = l.q.clock()
-		some := l.someLocked()
+		some := l.someLocked() || l.poked
 		pause := l.q.line.busy(l.now)
 		l.q.mu.Unlock()
 		var tick <-chan time.Time
@@ -250,12 +317,16 @@ func (l *Lane) pickLocked() *flow {
 		case f.deficit <= 0:
 			f.deficit += quantum
 			l.old.push(turn.pop())
+		case f.item.Buf == nil && f.goal != nil:
+			turn.pop()
+			f.parked, f.quiet, l.poked = true, q.clock(), true
+			q.parked++
 		case f.item.Buf == nil && !q.loadLocked(f, l.now, limit):
 			turn.pop()
 			if turn == &l.fresh && l.old.first != nil {
 				l.old.push(f) // else it would come first again and again
 			} else {
-				f.listed, f.quiet = false, l.now
+				f.listed, f.quiet = false, q.clock()
 			}
 		case len(l.open) >= maxOpen && !f.open && f.isSuper():
 			l.old.push(turn.pop())

@@ -44,7 +44,8 @@ const (
 //	               urgent --------> first lane, before all others
 //
 // A flow (VLAN, addresses, ports) has its home on one lane, so that its frames
-// stay in order, and finds a new one only after it has been silent for a while.
+// stay in order. It finds another one only when the lane is clear: all that was
+// sent by it has come to the far side, which the answer to a ping tells.
 type Queue struct {
 	full, stale, cut, dropped, marked atomic.Uint64
 
@@ -58,7 +59,9 @@ type Queue struct {
 	n       int   // entries in use
 	bytes   int   // of the frames in them
 	lanes   []*Lane
-	settle  time.Duration
+	active  int // how many of the lanes, from the first on, new flows go to
+	parked  int // flows that wait for their lane to be clear
+	delay   delay
 	line    line
 }
 
@@ -75,16 +78,28 @@ const none = -1
 
 // New returns an empty Queue without lanes.
 func New() *Queue {
-	return &Queue{epoch: time.Now(), settle: 100 * time.Millisecond}
+	q := &Queue{epoch: time.Now(), active: MaxLanes}
+	q.SetPath(0)
+	return q
 }
 
 func (q *Queue) clock() time.Duration { return time.Since(q.epoch) }
 
-// SetSettle says how long a flow must have been silent until it may take
-// another lane without its frames overtaking one another.
-func (q *Queue) SetSettle(d time.Duration) {
+// SetPath tells how long a round trip to the peer takes without queues: CoDel
+// gives a flow the time that its ends need to react.
+func (q *Queue) SetPath(roundTrip time.Duration) {
 	q.mu.Lock()
-	q.settle = d
+	q.delay = delay{
+		target:   target + min(roundTrip, time.Second)/4,
+		interval: max(interval, 2*min(roundTrip, time.Second)),
+	}
+	q.mu.Unlock()
+}
+
+// SetActive says that new flows are to leave by the first n lanes.
+func (q *Queue) SetActive(n int) {
+	q.mu.Lock()
+	q.active = max(1, n)
 	q.mu.Unlock()
 }
 
@@ -106,7 +121,7 @@ func (q *Queue) Push(frames []*frame.Buf) {
 		}
 		q.addLocked(f, b.Retain(), now)
 		if !f.listed {
-			if l := q.homeLocked(f, now); l != nil {
+			if l := q.homeLocked(f); l != nil {
 				l.listLocked(f)
 				wake |= 1 << l.index
 			}
@@ -229,13 +244,13 @@ func (q *Queue) freeLocked(f *flow, i int32) {
 
 // homeLocked returns the lane that a flow without frames on their way leaves
 // by, nil while there is none.
-func (q *Queue) homeLocked(f *flow, now time.Duration) *Lane {
+func (q *Queue) homeLocked(f *flow) *Lane {
 	switch {
 	case len(q.lanes) == 0:
 		f.lane = nil
 	case f == &q.urgent:
 		f.lane = q.lanes[0]
-	case f.lane == nil || now-f.quiet > q.settle && len(q.lanes) > 1:
+	case f.lane == nil, len(q.lanes) > 1 && f.lane.cleared > f.quiet:
 		f.lane = q.leastLocked()
 	}
 	return f.lane
@@ -244,7 +259,7 @@ func (q *Queue) homeLocked(f *flow, now time.Duration) *Lane {
 // leastLocked returns the lane that has least to do.
 func (q *Queue) leastLocked() *Lane {
 	least := q.lanes[0]
-	for _, l := range q.lanes[1:] {
+	for _, l := range q.lanes[1:min(q.active, len(q.lanes))] {
 		if l.work < least.work {
 			least = l
 		}
@@ -281,6 +296,64 @@ func (q *Queue) clearLocked(f *flow) {
 		q.popLocked(f)
 	}
 	f.codel = codel{}
+}
+
+// Balance gives flows whose frames have to wait, and that share a lane, a lane
+// with fewer of them. Call it a few times a second while there are several.
+func (q *Queue) Balance() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	lanes := q.lanes[:min(q.active, len(q.lanes))]
+	if len(q.lanes) < 2 {
+		return
+	}
+	now := q.clock()
+	var count [MaxLanes]int
+	for i := range q.flows {
+		if f := &q.flows[i]; f.lane != nil && q.isBusyLocked(f, now) {
+			if f.goal != nil {
+				count[f.goal.index]++
+			} else {
+				count[f.lane.index]++
+			}
+		}
+	}
+	for i := range q.flows {
+		f := &q.flows[i]
+		if f.lane == nil || f.goal != nil || !q.isBusyLocked(f, now) {
+			continue
+		}
+		best := lanes[0]
+		for _, l := range lanes[1:] {
+			if count[l.index] < count[best.index] {
+				best = l
+			}
+		}
+		if count[f.lane.index]-count[best.index] >= 2 || f.lane.index >= len(lanes) {
+			count[f.lane.index]--
+			count[best.index]++
+			f.goal = best
+		}
+	}
+}
+
+// isBusyLocked reports whether frames of a flow have had to wait.
+func (q *Queue) isBusyLocked(f *flow, now time.Duration) bool {
+	return f.n > 0 && now-q.entries[f.head].since > target
+}
+
+// Busy returns how many flows have had frames waiting for as long as CoDel
+// allows, or longer: what they send is more than the lanes take.
+func (q *Queue) Busy() (n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := q.clock()
+	for i := range q.flows {
+		if q.isBusyLocked(&q.flows[i], now) {
+			n++
+		}
+	}
+	return n
 }
 
 // Stats are the counters of a queue, in frames as a LAN would see them.

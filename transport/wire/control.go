@@ -26,6 +26,7 @@ const (
 // Types of control messages.
 const (
 	TypeHello    = 1
+	TypeLanes    = 2
 	TypeProbeAck = 3
 )
 
@@ -109,6 +110,21 @@ func ParseProbeAck(b []byte) (a ProbeAck, err error) {
 		return a, fmt.Errorf("%w: probe ack of %d bytes, want 9", ErrProtocol, len(b))
 	}
 	return ProbeAck{b[0], binary.BigEndian.Uint64(b[1:])}, nil
+}
+
+// Lanes says how many data lanes its sender could use. It is for the side that
+// dials them.
+type Lanes struct{ Want uint8 }
+
+// Append appends the message.
+func (l Lanes) Append(p []byte) []byte { return append(p, TypeLanes, 0, 1, l.Want) }
+
+// ParseLanes reads the body of a LANES.
+func ParseLanes(b []byte) (Lanes, error) {
+	if len(b) < 1 {
+		return Lanes{}, fmt.Errorf("%w: lanes of 0 bytes, want 1", ErrProtocol)
+	}
+	return Lanes{b[0]}, nil
 }
 
 // ReadMessage reads one control message. The body is valid until the caller
