@@ -124,6 +124,7 @@ func softether(name string) *peer {
 			changed := strings.NewReplacer("bool Disabled false", "bool Disabled true",
 				"bool DisableNatTraversal false", "bool DisableNatTraversal true",
 				"bool UseKeepConnect true", "bool UseKeepConnect false",
+				"bool DisableCoreDumpOnUnix false", "bool DisableCoreDumpOnUnix true",
 				"bool NoUdpAcceleration false", acceleration).Replace(string(text))
 			if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
 				return err

@@ -76,6 +76,7 @@ func start(ctx context.Context, log, ns, name string, env []string, args ...stri
 	p := &process{name: filepath.Base(name), log: log, done: make(chan struct{})}
 	p.cmd = command(context.WithoutCancel(ctx), ns, name, args...)
 	p.cmd.Stdout, p.cmd.Stderr = file, file
+	p.cmd.Dir = filepath.Dir(log) // for what it may leave, a core
 	if len(env) > 0 {
 		p.cmd.Env = append(os.Environ(), env...)
 	}
