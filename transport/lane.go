@@ -33,9 +33,11 @@ type lane struct {
 	out     atomic.Pointer[egress.Lane]
 	retired chan struct{} // closed when the lane is not needed any more
 
-	carried atomic.Uint64 // datagrams with frames, both ways
-	seen    uint64        // of these, by steer
-	active  time.Time     // when steer saw more of them; zero at first
+	carried  atomic.Uint64 // datagrams with frames, both ways
+	parity   atomic.Int32  // datagrams that each PARITY covers; 0 for none
+	repaired atomic.Uint64 // datagrams made good
+	seen     uint64        // of these, by steer
+	active   time.Time     // when steer saw more of them; zero at first
 
 	packer wire.Packer
 	size   atomic.Int32 // greatest datagram that the connection takes at present
@@ -119,7 +121,7 @@ func (m *Mesh) hello(session [8]byte, number uint8) wire.Hello {
 		Lane:      number,
 		ConnIDLen: wire.MaxConnIDLen,
 		MTU:       uint16(lan.mtu),
-		Features:  lan.features,
+		Features:  lan.features | wire.FeatureParity, // what a lane takes by itself
 	}
 }
 
@@ -159,8 +161,12 @@ func (l *lane) send(ctx context.Context, out *egress.Lane, lost *atomic.Uint64) 
 	d := make([]byte, maxDatagram)
 	outer := overhead + l.outerHeaders()
 	full := 0
+	var protector wire.Protector
 	for out.Wait(ctx) {
-		size := int(l.size.Load())
+		size, covers := int(l.size.Load()), int(l.parity.Load())
+		if covers > 0 {
+			size -= wire.ParityCost
+		}
 		if n := l.packer.Pack(d[:size], out); n > 0 {
 			if n == size {
 				l.filled.Store(true)
@@ -173,12 +179,21 @@ func (l *lane) send(ctx context.Context, out *egress.Lane, lost *atomic.Uint64) 
 			out.Spent(n + outer)
 			l.carried.Add(1)
 			if err := l.conn.SendDatagram(d[:n]); err != nil {
-				var tooLarge *quic.DatagramTooLargeError
-				if !errors.As(err, &tooLarge) {
+				if !isTooLarge(err) {
 					return err
 				}
 				lost.Add(1) // the path has just changed; what was in it is lost
 				l.measure()
+			}
+			if covers > 0 {
+				protector.Add(d[:n])
+			}
+		}
+		if n := protector.Covers(); n > 0 && (n >= covers || n >= covers/2 && out.Idle()) {
+			parity := protector.Append(d[:0], l.packer.Seq())
+			out.Spent(len(parity) + outer)
+			if err := l.conn.SendDatagram(parity); err != nil && !isTooLarge(err) {
+				return err
 			}
 		}
 		if at, due := out.Ping(); due {
@@ -188,6 +203,11 @@ func (l *lane) send(ctx context.Context, out *egress.Lane, lost *atomic.Uint64) 
 		}
 	}
 	return nil
+}
+
+func isTooLarge(err error) bool {
+	var tooLarge *quic.DatagramTooLargeError
+	return errors.As(err, &tooLarge)
 }
 
 // outerHeaders returns the bytes of UDP and IP header before each packet.
@@ -206,6 +226,8 @@ func (l *lane) receive(next func() ([]byte, error), mtu int, drops *wire.Drops, 
 		mu     sync.Mutex // guards what follows, between here and the timer
 		ended  bool
 		frames = make([]*frame.Buf, 0, 64)
+		rep    wire.Repairer
+		now    time.Time
 		r      = wire.Receiver{MTU: mtu, Drops: drops, Salvage: true, Heartbeat: func(h wire.Heartbeat) { l.heartbeat(h, acks) }}
 	)
 	pass := func() {
@@ -219,7 +241,14 @@ func (l *lane) receive(next func() ([]byte, error), mtu int, drops *wire.Drops, 
 		}
 		frames = frames[:0]
 	}
-	// What is to be salvaged on a lane that goes quiet has a timer.
+	take := func(d []byte) { frames = r.Datagram(d, now, frames) }
+	wait := func(timer *time.Timer) {
+		l.repaired.Store(rep.Repaired)
+		if r.Waits() || rep.Waits() {
+			timer.Reset(wire.SalvageAfter)
+		}
+	}
+	// What waits, or is to be salvaged, on a lane that goes quiet has a timer.
 	var timer *time.Timer
 	timer = time.AfterFunc(time.Hour, func() {
 		mu.Lock()
@@ -227,11 +256,11 @@ func (l *lane) receive(next func() ([]byte, error), mtu int, drops *wire.Drops, 
 		if ended {
 			return
 		}
-		frames = r.Idle(time.Now(), frames)
+		now = time.Now()
+		rep.Idle(now, take)
+		frames = r.Idle(now, frames)
 		pass()
-		if r.Waits() {
-			timer.Reset(wire.SalvageAfter)
-		}
+		wait(timer)
 	})
 	defer func() {
 		timer.Stop()
@@ -246,11 +275,10 @@ func (l *lane) receive(next func() ([]byte, error), mtu int, drops *wire.Drops, 
 			return err
 		}
 		mu.Lock()
-		frames = r.Datagram(d, time.Now(), frames)
+		now = time.Now()
+		rep.Datagram(d, now, take)
 		pass()
-		if r.Waits() {
-			timer.Reset(wire.SalvageAfter)
-		}
+		wait(timer)
 		mu.Unlock()
 	}
 }

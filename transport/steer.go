@@ -34,12 +34,13 @@ const (
 
 // steering is what a session's steer knows.
 type steering struct {
-	busy    [25]int // flows that had to wait, in the last samples
-	sample  int
 	told    int       // lanes that the dialler was told we want
 	surplus time.Time // since when there are more lanes than wanted; zero when not
 	failed  time.Time // when a lane could not be dialled
 	sent    uint64    // bytes, by all lanes
+
+	packets, lost      uint64  // by all lanes
+	ofPackets, areLost float64 // of late: each sample counts less with time
 }
 
 // steer fits the session to its path until it ends: how long pieces of
@@ -74,11 +75,13 @@ func (s *session) steer() error {
 func (s *session) adjust(st *steering, now time.Time) bool {
 	q, rate := s.peer.queue, s.mesh.cfg.Rate
 	var least time.Duration // round trip
-	var sent uint64
+	var sent, packets, lost uint64
 	lanes := s.dataLanes()
 	for _, l := range lanes {
 		stats := l.conn.ConnectionStats()
 		sent += stats.BytesSent
+		lost += stats.PacketsLost
+		packets += stats.PacketsSent
 		if least == 0 || stats.MinRTT < least {
 			least = stats.MinRTT
 		}
@@ -90,6 +93,13 @@ func (s *session) adjust(st *steering, now time.Time) bool {
 	busy := sent-st.sent > 16<<10 // more than heartbeats
 	st.sent = sent
 	q.SetPath(least)
+	covers := st.covers(packets, lost)
+	if least < longPath || s.control.hello.Features&wire.FeatureParity == 0 {
+		covers = 0
+	}
+	for _, l := range lanes {
+		l.parity.Store(int32(covers))
+	}
 	if len(lanes) > 1 {
 		q.Fade()
 		q.Balance()
@@ -98,11 +108,9 @@ func (s *session) adjust(st *steering, now time.Time) bool {
 		}
 	}
 
-	st.busy[st.sample] = q.Busy()
-	st.sample = (st.sample + 1) % len(st.busy)
 	want := s.mesh.cfg.Lanes
 	if want == 0 {
-		want = st.want(least, rate != 0)
+		want = wanted(q.Busy(), least, rate != 0)
 	}
 	q.SetActive(want)
 	if !s.dialled {
@@ -134,13 +142,32 @@ func (s *session) adjust(st *steering, now time.Time) bool {
 	return busy || want > 1 || len(lanes) > 1
 }
 
-// want returns how many data lanes to use. shaped says that the rate is bounded:
-// then it is for that bound that flows wait.
-func (st *steering) want(roundTrip time.Duration, shaped bool) int {
-	busy := 0
-	for _, n := range st.busy {
-		busy = max(busy, n)
+// covers returns how many datagrams a PARITY should cover, 0 for none: fewer, the
+// more packets are lost. They are told as sums over all lanes since they came.
+func (st *steering) covers(packets, lost uint64) int {
+	const (
+		fade        = 0.98   // a sample counts half after 7 s
+		enough      = 1000   // packets to judge by
+		worthwhile  = 0.0002 // lost of those sent
+		least, most = 4, 28
+	)
+	if packets < st.packets || lost < st.lost {
+		st.packets, st.lost = packets, lost // a lane has gone
 	}
+	st.ofPackets = fade*st.ofPackets + float64(packets-st.packets)
+	st.areLost = fade*st.areLost + float64(lost-st.lost)
+	st.packets, st.lost = packets, lost
+	share := st.areLost / max(st.ofPackets, enough)
+	if share < worthwhile {
+		return 0
+	}
+	return int(min(max(0.08/share, least), most))
+}
+
+// wanted returns how many data lanes to use for that many flows that have to
+// wait. shaped says that the rate is bounded: then it is for that bound that they
+// do.
+func wanted(busy int, roundTrip time.Duration, shaped bool) int {
 	most := MaxLanes
 	switch {
 	case shaped:

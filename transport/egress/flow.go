@@ -20,6 +20,7 @@ type flow struct {
 	listed     bool          // it stands in a list of its lane, or is parked
 	parked     bool          // it waits until its home is clear
 	quiet      time.Duration // when it last left the list
+	held       time.Duration // when a frame of it last had waited for longer than the least target
 	next       *flow         // in that list
 	codel      codel
 
@@ -40,6 +41,9 @@ func (q *Queue) loadLocked(f *flow, now time.Duration, limit int) bool {
 		e := &q.entries[f.head]
 		age := now - e.since
 		mark := false
+		if age > target {
+			f.held = now
+		}
 		switch {
 		case age >= MaxAge:
 			q.stale.Add(segments(e.buf, e.from))

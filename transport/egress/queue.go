@@ -32,6 +32,9 @@ const (
 	// dropBatch is how many frames of the fattest flow make room at once, so
 	// that to find it is paid for once and not for each frame of a flood.
 	dropBatch = 64
+	// busyTime is for how long a flow that had to wait counts as one that would
+	// send more: TCP fills a lane again some round trips after it was emptied.
+	busyTime = 3 * time.Second
 	// maxUrgent bounds the urgent frames; more of them are ordinary ones.
 	maxUrgent = 64
 )
@@ -90,8 +93,8 @@ func (q *Queue) clock() time.Duration { return time.Since(q.epoch) }
 func (q *Queue) SetPath(roundTrip time.Duration) {
 	q.mu.Lock()
 	q.delay = delay{
-		target:   target + min(roundTrip, time.Second)/4,
-		interval: max(interval, 2*min(roundTrip, time.Second)),
+		target:   target + min(roundTrip, time.Second),
+		interval: max(interval, 4*min(roundTrip, time.Second)),
 	}
 	q.mu.Unlock()
 }
@@ -337,13 +340,13 @@ func (q *Queue) Balance() {
 	}
 }
 
-// isBusyLocked reports whether frames of a flow have had to wait.
+// isBusyLocked reports whether frames of a flow have had to wait of late.
 func (q *Queue) isBusyLocked(f *flow, now time.Duration) bool {
-	return f.n > 0 && now-q.entries[f.head].since > target
+	return f.held != 0 && now-f.held < busyTime
 }
 
-// Busy returns how many flows have had frames waiting for as long as CoDel
-// allows, or longer: what they send is more than the lanes take.
+// Busy returns how many flows have had frames waiting for 5 ms and more of late:
+// what they send is more than the lanes take.
 func (q *Queue) Busy() (n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

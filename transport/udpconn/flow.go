@@ -93,6 +93,8 @@ type Flow struct {
 	closed atomic.Bool
 	wake   chan struct{} // ends a hold
 
+	delay delay // reader's
+
 	timer     *time.Timer // reader, as the three below
 	lastTaken time.Time
 	failed    time.Time // when a hold last ended by time
@@ -389,4 +391,54 @@ func (t *flows) update(f *Flow, change func(map[netip.AddrPort]*Flow)) {
 func flowKey(a *net.UDPAddr) netip.AddrPort {
 	ap := a.AddrPort()
 	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+}
+
+// delay watches how long a flow's packets wait in the socket. A reader that is
+// slower than what comes in would have them wait for as long as the buffer is
+// deep, since nothing is lost until it is full: QUIC's congestion control is
+// told before that, by ECN, as a router on the path would.
+type delay struct {
+	above     time.Time // when packets began to wait for too long; zero when they do not
+	longest   time.Duration
+	burst     time.Duration
+	refreshed time.Time
+}
+
+const (
+	// longestDelay is how long packets may wait, but for bursts that are over
+	// within burstTime; on a long path, which takes long to fill again, a quarter
+	// of a round trip, and bursts of two. A mark makes QUIC send 0.7 times as
+	// much, at once, so that the next one is due when that must have had its
+	// effect.
+	longestDelay = 500 * time.Microsecond
+	burstTime    = 2 * time.Millisecond
+	// delayRefresh is how often the round trip is asked for.
+	delayRefresh = 100 * time.Millisecond
+)
+
+// waitedTooLong reports whether a packet of the flow that has waited for that
+// long is to be marked. A nil Flow has none to mark.
+func (f *Flow) waitedTooLong(now time.Time, waited time.Duration) bool {
+	if f == nil {
+		return false
+	}
+	d := &f.delay
+	if waited < longestDelay {
+		d.above = time.Time{}
+		return false
+	}
+	if now.Sub(d.refreshed) >= delayRefresh {
+		rtt := f.conn.ConnectionStats().MinRTT
+		d.longest, d.burst, d.refreshed = max(longestDelay, rtt/4), max(burstTime, 2*rtt), now
+	}
+	switch {
+	case waited < d.longest:
+		d.above = time.Time{}
+	case d.above.IsZero():
+		d.above = now
+	case now.Sub(d.above) >= d.burst:
+		d.above = now
+		return true
+	}
+	return false
 }

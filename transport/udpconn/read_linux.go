@@ -25,7 +25,6 @@ type receiver struct {
 	msgs  *messages
 	count rxCounters
 	addrs map[source]*net.UDPAddr
-	delay delay
 
 	filled, next int       // messages in msgs, and the first not yet begun
 	now          time.Time // when the reader last came back from waiting
@@ -111,7 +110,7 @@ func (c *Conn) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
 // ms and the senders have credit. A flow that is out of credit is returned.
 func (r *receiver) split(ms []ipv4.Message, flows *flows) (n int, held *Flow) {
 	for n < len(ms) {
-		if len(r.rest) == 0 && !r.begin() {
+		if len(r.rest) == 0 && !r.begin(flows) {
 			return n, nil
 		}
 		flow := flows.of(r.from)
@@ -162,14 +161,15 @@ func (r *receiver) handUp(m *ipv4.Message) bool {
 
 // begin takes up the next message that has something to hand up, and reports
 // whether there was one.
-func (r *receiver) begin() bool {
+func (r *receiver) begin(flows *flows) bool {
 	for r.next < r.filled {
 		i := r.next
 		r.next++
 		payload, oob, complete := r.msgs.message(i)
 		r.count.batches.Add(1)
 		r.count.bytes.Add(uint64(len(payload)))
-		r.segment = r.control(oob)
+		var waited time.Duration
+		r.segment, waited = r.control(oob)
 		if r.segment <= 0 || r.segment > len(payload) {
 			r.segment = len(payload)
 		}
@@ -184,15 +184,19 @@ func (r *receiver) begin() bool {
 		}
 		from, scope := r.msgs.names[i].addr()
 		r.rest, r.from, r.addr = payload, from, r.address(source{from, scope})
+		if flows.of(from).waitedTooLong(r.now, waited) && markCE(r.oob) {
+			r.count.marks.Add(1)
+		}
 		return true
 	}
 	return false
 }
 
 // control keeps in r.oob those control messages that quic-go reads, in place,
-// and returns the size of the packets that GRO joined, 0 if it did not.
-func (r *receiver) control(oob []byte) (segment int) {
-	kept, waited := oob[:0], int64(0)
+// and returns the size of the packets that GRO joined, 0 if it did not, and how
+// long the first of them has waited in the socket.
+func (r *receiver) control(oob []byte) (segment int, waited time.Duration) {
+	kept := oob[:0]
 	for len(oob) > 0 {
 		level, kind, body, whole, rest, ok := nextControl(oob)
 		if !ok {
@@ -203,7 +207,8 @@ func (r *receiver) control(oob []byte) (segment int) {
 			segment = int(int32(binary.NativeEndian.Uint32(body)))
 		case level == unix.SOL_SOCKET && kind == unix.SO_TIMESTAMPNS_NEW && len(body) >= 16:
 			// struct __kernel_timespec
-			waited = r.now.UnixNano() - 1e9*int64(binary.NativeEndian.Uint64(body)) - int64(binary.NativeEndian.Uint64(body[8:]))
+			came := time.Unix(int64(binary.NativeEndian.Uint64(body)), int64(binary.NativeEndian.Uint64(body[8:])))
+			waited = r.now.Sub(came)
 		case isPktinfo(level, kind):
 			clearInterface(level, body)
 			kept = append(kept, whole...)
@@ -213,10 +218,7 @@ func (r *receiver) control(oob []byte) (segment int) {
 		oob = rest
 	}
 	r.oob = kept
-	if r.delay.tooLong(r.now, time.Duration(waited)) && markCE(kept) {
-		r.count.marks.Add(1)
-	}
-	return segment
+	return segment, waited
 }
 
 // isTOS reports whether a control message holds the TOS or traffic class.
@@ -254,37 +256,6 @@ func markCE(oob []byte) bool {
 			return true
 		}
 		oob = rest
-	}
-	return false
-}
-
-// delay watches how long packets wait in the socket. A reader that is slower
-// than what comes in would have them wait for as long as the buffer is deep,
-// since nothing is lost until it is full: QUIC's congestion control is told
-// before that, by ECN.
-type delay struct {
-	above time.Time // when packets began to wait for too long; zero when they do not
-}
-
-const (
-	// longestDelay is how long packets may wait, but for bursts that are over
-	// within burstTime. A mark makes QUIC send 0.7 times as much, at once, so
-	// that the next one is due when that must have had its effect.
-	longestDelay = 500 * time.Microsecond
-	burstTime    = 2 * time.Millisecond
-)
-
-// tooLong reports whether a packet that has waited for that long is to be
-// marked.
-func (d *delay) tooLong(now time.Time, waited time.Duration) bool {
-	switch {
-	case waited < longestDelay:
-		d.above = time.Time{}
-	case d.above.IsZero():
-		d.above = now
-	case now.Sub(d.above) >= burstTime:
-		d.above = now
-		return true
 	}
 	return false
 }

@@ -49,6 +49,8 @@ const (
 	FeatureRelay
 	FeatureStripe
 	FeatureVia
+	_ // TEST
+	FeatureParity
 )
 
 // Hello is the first message on a lane, in each direction.

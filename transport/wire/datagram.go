@@ -21,6 +21,8 @@ const (
 	kindSlice
 	kindHead
 	kindHeartbeat
+	_ // reserved
+	kindParity
 )
 
 // Object flags, the upper four bits of a tag (section 4).

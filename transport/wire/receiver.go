@@ -97,8 +97,9 @@ func (r *Receiver) Datagram(d []byte, now time.Time, frames []*frame.Buf) []*fra
 func (r *Receiver) record(tag byte, body []byte, size int, now time.Time, frames []*frame.Buf) []*frame.Buf {
 	kind, flags := tag&kindMask, tag&^kindMask
 	switch {
-	case kind > kindHeartbeat, flags&^flagsKnown != 0, kind == kindHeartbeat && flags != 0:
+	case kind > kindHeartbeat && kind != kindParity, flags&^flagsKnown != 0, kind >= kindHeartbeat && flags != 0:
 		r.drop(UnknownRecord)
+	case kind == kindParity: // the Repairer's
 	case kind == kindWhole:
 		frames = r.whole(flags, body, frames)
 	case kind == kindSlice:
