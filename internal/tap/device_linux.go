@@ -125,6 +125,7 @@ func open(cfg Config, k kernel) (_ *Device, err error) {
 	if d.stream, err = newStream(cfg.Name, os.NewFile(uintptr(fd), tunPath), features.VnetHeader); err != nil {
 		return nil, err
 	}
+	d.stream.joins = features.USO
 	// Only now is it known that nobody uses the TAP: one that is in use says
 	// so, whatever bridge it is in.
 	if master != 0 && (bridge == nil || master != bridge.Attrs().Index) {

@@ -34,6 +34,7 @@ type stream struct {
 	file    *os.File // non-blocking, in the runtime poller
 	raw     syscall.RawConn
 	vnet    bool      // a virtio-net header is read and written
+	joins   bool      // UDP datagrams are made superframes of
 	writers sync.Pool // of *writer
 	counters
 }
@@ -103,6 +104,7 @@ type reader struct {
 	batch []*frame.Buf
 	count Counters // of the batch
 	err   error    // ends Run after the batch
+	join  frame.Joiner
 }
 
 // fill reads until the batch is full or nothing waits. It reports false to be
@@ -158,15 +160,40 @@ func (r *reader) take(n int, full bool) {
 			r.count.Superframes++
 		}
 	}
+	r.count.Frames++
+	r.count.Bytes += uint64(n)
+	if r.joins && r.joined(b) {
+		return
+	}
 	if n <= copyLimit {
 		b = frame.Get(n)
 		copy(b.Raw(), r.large.Raw())
 	} else {
 		r.large = nil
 	}
-	r.count.Frames++
-	r.count.Bytes += uint64(n)
+	if r.joins {
+		r.join.Begin(b)
+	}
 	r.batch = append(r.batch, b)
+}
+
+// joined reports whether a frame became part of the one before it. It stays the
+// caller's.
+func (r *reader) joined(b *frame.Buf) bool {
+	if len(r.batch) == 0 {
+		return false
+	}
+	last := r.batch[len(r.batch)-1]
+	both := r.join.Join(last, b)
+	if both == nil {
+		return false
+	}
+	if both != last {
+		last.Release()
+		r.batch[len(r.batch)-1] = both
+		r.count.Superframes++
+	}
+	return true
 }
 
 func (r *reader) reset() {
