@@ -33,6 +33,7 @@ type readings struct {
 	fast wire.Receiver
 	slow *wirepeer.Receiver
 	beat []wirepeer.Heartbeat // what the fast one heard from the datagram at hand
+	test [][]byte             // the frames for its test in that
 	left []*frame.Buf
 }
 
@@ -41,6 +42,9 @@ func newReadings() *readings {
 	r.slow.Features &^= wirepeer.STRIPE | wirepeer.RELAY | wirepeer.VIA
 	r.fast = wire.Receiver{MTU: wireMTU, Drops: new(wire.Drops), Heartbeat: func(h wire.Heartbeat) {
 		r.beat = append(r.beat, wirepeer.Heartbeat{Mode: byte(h.Mode), Nonce: h.Nonce})
+	}, Test: func(f []byte) bool {
+		r.test = append(r.test, bytes.Clone(f))
+		return true
 	}}
 	return r
 }
@@ -50,6 +54,7 @@ func newReadings() *readings {
 type outcome struct {
 	Frames []delivery
 	Beats  []wirepeer.Heartbeat
+	Tests  [][]byte          // frames of TEST objects
 	Drops  map[string]uint64 // of this datagram and those before
 }
 
@@ -62,13 +67,13 @@ type delivery struct {
 
 // datagram gives both the same bytes and returns what they made of it.
 func (r *readings) datagram(d []byte) (fast, slow outcome) {
-	r.beat = nil
+	r.beat, r.test = nil, nil
 	r.left = r.fast.Datagram(d, time.Time{}, r.left[:0])
 	for _, b := range r.left {
 		fast.Frames = append(fast.Frames, meaning(b))
 		b.Release()
 	}
-	fast.Beats, fast.Drops = r.beat, map[string]uint64{}
+	fast.Beats, fast.Tests, fast.Drops = r.beat, r.test, map[string]uint64{}
 	for why := range wire.Reasons {
 		if n := r.fast.Drops[why].Load(); n > 0 {
 			fast.Drops[why.String()] = n
@@ -78,6 +83,10 @@ func (r *readings) datagram(d []byte) (fast, slow outcome) {
 	for _, e := range r.slow.Datagram(d) {
 		switch e := e.(type) {
 		case wirepeer.Object:
+			if e.Flags == wirepeer.Test {
+				slow.Tests = append(slow.Tests, e.Frame)
+				continue
+			}
 			slow.Frames = append(slow.Frames, delivery{e.Header, e.Frame})
 		case wirepeer.Heartbeat:
 			slow.Beats = append(slow.Beats, e)
@@ -242,6 +251,8 @@ func readRecording(t testing.TB, file string) (all []recorded) {
 			want.Beats = append(want.Beats, wirepeer.Heartbeat{
 				Mode: bytesOf(words[1])[0], Nonce: binary.BigEndian.Uint64(bytesOf(words[2])),
 			})
+		case words[0] == "test" && len(words) == 2:
+			want.Tests = append(want.Tests, bytesOf(words[1]))
 		case words[0] == "drop" && len(words) == 2:
 			want.Drops[words[1]]++
 		default:

@@ -41,6 +41,7 @@ type Buf struct {
 	pool *sync.Pool
 	mem  []byte // VnetLen bytes, then room for the frame
 	n    int    // length of the frame
+	test bool   // for the gateway at the other end, not for its LAN
 }
 
 // Frames come in three classes of room, so that a queue of ordinary frames does
@@ -78,7 +79,7 @@ func Get(n int) *Buf {
 	}
 	b := pool.Get().(*Buf)
 	b.refs.Store(1)
-	b.n = n
+	b.n, b.test = n, false
 	clear(b.mem[:VnetLen])
 	return b
 }
@@ -116,6 +117,13 @@ func (b *Buf) Header() Vnet { return ParseVnet(b.mem) }
 
 // SetHeader writes the virtio-net header.
 func (b *Buf) SetHeader(h Vnet) { h.Put(b.mem) }
+
+// SetTest says that the frame is for the gateway at the other end and not for
+// its LAN: a TEST object of docs/wire.md.
+func (b *Buf) SetTest() { b.test = true }
+
+// IsTest reports whether SetTest was called.
+func (b *Buf) IsTest() bool { return b.test }
 
 // Retain adds a reference and returns b.
 func (b *Buf) Retain() *Buf {

@@ -61,7 +61,7 @@ func (g *generator) attack() [][]byte {
 	attacks := []func() [][]byte{
 		g.attackNoise, g.attackHeartbeat, g.attackBody, g.attackObjectBounds, g.attackTotal,
 		g.attackOverlap, g.attackRuns, g.attackFlags, g.attackID, g.attackHead,
-		g.attackOffload, g.attackSegments, g.attackChecksum, g.attackMTU,
+		g.attackOffload, g.attackSegments, g.attackChecksum, g.attackMTU, g.attackTest,
 	}
 	return attacks[g.rng.IntN(len(attacks))]()
 }
@@ -106,7 +106,7 @@ func (g *generator) attackBody() [][]byte {
 
 // attackObjectBounds is objects of about the least and the greatest length.
 func (g *generator) attackObjectBounds() [][]byte {
-	flags := Flags(g.rng.IntN(8) << 4)
+	flags := Flags(g.rng.IntN(16) << 4)
 	if g.one(3) {
 		n := min(g.near(flags.partsBytes()+maxFrame), 65535)
 		return [][]byte{g.datagram(AppendRecord(nil, kindWhole, flags, g.fill(n)))}
@@ -117,10 +117,23 @@ func (g *generator) attackObjectBounds() [][]byte {
 	return [][]byte{g.datagram(whole, short)}
 }
 
+// attackTest is objects of a test, whole and cut, of which some have another flag.
+func (g *generator) attackTest() [][]byte {
+	flags, id := Test, g.nextID()
+	if g.one(4) {
+		flags |= Flags(g.pick(int(Striped), int(Relayed), int(VNET)))
+	}
+	b := g.fill(minFrame + g.rng.IntN(100))
+	return [][]byte{
+		g.datagram(AppendRecord(nil, kindWhole, flags, b), AppendRecord(nil, kindWhole, Test, b), AppendSlice(nil, flags, id, 0, len(b), b[:10])),
+		g.datagram(AppendSlice(nil, flags, id, 10, len(b), b[10:])),
+	}
+}
+
 // attackTotal is slices and heads of one object that do not agree on its
 // total, or whose total is at a bound.
 func (g *generator) attackTotal() [][]byte {
-	flags := Flags(g.rng.IntN(8) << 4)
+	flags := Flags(g.rng.IntN(16) << 4)
 	total := g.near(flags.partsBytes() + g.pick(minFrame, maxFrame, 100))
 	if g.one(4) {
 		total = g.pick(0, 1, 0xffffff)

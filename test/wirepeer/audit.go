@@ -74,13 +74,13 @@ func (a *Auditor) End() error {
 func (a *Auditor) record(kind byte, flags Flags, body []byte, place, size int) error {
 	switch kind {
 	case kindWhole:
-		if flags&undefinedFlag != 0 || !flags.validTotal(len(body)) {
+		if !flags.lawful() || !flags.validTotal(len(body)) {
 			return fmt.Errorf("flags %#x, object of %d bytes", flags, len(body))
 		}
 		return checkSent(parseObject(flags, body))
 	case kindSlice, kindHead:
 		p, ok := parsePart(kind, flags, body)
-		if !ok || flags&undefinedFlag != 0 || !flags.validTotal(p.total) {
+		if !ok || !flags.lawful() || !flags.validTotal(p.total) {
 			return fmt.Errorf("flags %#x, part of %d bytes of an object of %d", flags, len(body), p.total)
 		}
 		if p.head {

@@ -19,6 +19,7 @@ const (
 	RELAY                       // forwards relayed objects
 	STRIPE                      // puts striped objects back in order
 	VIA                         // takes objects that a relay has forwarded
+	TEST                        // answers the objects of a test
 )
 
 // The types of control messages, and sizes in bytes (§2).

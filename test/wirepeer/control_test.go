@@ -144,6 +144,7 @@ func TestFeatures(t *testing.T) {
 		{wirepeer.RELAY, "| 3 | RELAY |"},
 		{wirepeer.STRIPE, "| 4 | STRIPE |"},
 		{wirepeer.VIA, "| 5 | VIA |"},
+		{wirepeer.TEST, "| 6 | TEST |"},
 	} {
 		bit := int(c.row[2] - '0')
 		if c.feature != 1<<bit || !strings.Contains(law, c.row) {

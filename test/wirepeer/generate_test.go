@@ -52,7 +52,7 @@ func TestGenerateReaches(t *testing.T) {
 	}
 	for _, want := range append([]string{
 		"heartbeat", "plain", "checksum", "tcp4", "tcp6", "tcp4 ecn", "tcp6 ecn", "udp",
-		"striped", "relayed", "striped and relayed", "forwarded",
+		"striped", "relayed", "striped and relayed", "forwarded", "for a test",
 	}, reasons...) {
 		if reached[want] < often {
 			t.Errorf("%s: %d times, want at least %d", want, reached[want], often)
@@ -72,6 +72,8 @@ func describe(e wirepeer.Event) string {
 	switch {
 	case !ok:
 		return "heartbeat"
+	case o.Flags == wirepeer.Test:
+		return "for a test"
 	case o.Flags&wirepeer.Striped != 0 && o.Flags&wirepeer.Relayed != 0:
 		return "striped and relayed"
 	case o.Flags&wirepeer.Striped != 0:

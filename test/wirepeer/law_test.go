@@ -203,5 +203,5 @@ func TestReasons(t *testing.T) {
 
 var reasons = []string{
 	wirepeer.Malformed, wirepeer.UnknownRecord, wirepeer.Late, wirepeer.Reassembly,
-	wirepeer.Relay, wirepeer.BadOffload, wirepeer.MTUPeer,
+	wirepeer.Relay, wirepeer.BadOffload, wirepeer.MTUPeer, wirepeer.TestRefused,
 }

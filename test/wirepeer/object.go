@@ -8,14 +8,13 @@ import "encoding/binary"
 // has before the frame (§4).
 type Flags byte
 
-// The flags, in the order of their parts. 0x80 is undefined.
+// The flags, in the order of their parts.
 const (
+	Test    Flags = 0x80 // for the gateway itself
 	Striped Flags = 0x40 // stripe u16, position u32
 	Relayed Flags = 0x20 // destination, source: 8 bytes each
 	VNET    Flags = 0x10 // virtio-net header of 10 bytes
 )
-
-const undefinedFlag Flags = 0x80
 
 // Sizes of §4 in bytes.
 const (
@@ -75,6 +74,9 @@ func (f Flags) partsBytes() int {
 	}
 	return n
 }
+
+// lawful reports whether an object may have these flags together.
+func (f Flags) lawful() bool { return f&Test == 0 || f == Test }
 
 // validTotal reports whether an object of total bytes with these parts has a
 // frame of a lawful length.

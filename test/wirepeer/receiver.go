@@ -25,6 +25,7 @@ const (
 	Relay         = "relay"
 	BadOffload    = "bad_offload"
 	MTUPeer       = "mtu_peer"
+	TestRefused   = "test"
 )
 
 // Event is what one datagram brought: an [Object] that is delivered, one that
@@ -60,8 +61,9 @@ const heartbeatBytes = 9
 // a time.
 type Receiver struct {
 	// Features is what this side said in its HELLO, and takes. The Receiver
-	// looks at STRIPE, RELAY and VIA; all are set at first. STRIPED objects
-	// are delivered as they come: to order them is the session's.
+	// looks at STRIPE, RELAY, VIA and TEST; all are set at first. STRIPED
+	// objects are delivered as they come: to order them is the session's. What
+	// TEST objects say is the test's.
 	Features Features
 	// Control says that this is lane 0, which carries no frames.
 	Control bool
@@ -79,7 +81,7 @@ type Receiver struct {
 // New returns a Receiver in front of a LAN of the given MTU in bytes.
 func New(mtu int) *Receiver {
 	return &Receiver{
-		Features: CSUM | TSO | USO | RELAY | STRIPE | VIA,
+		Features: CSUM | TSO | USO | RELAY | STRIPE | VIA | TEST,
 		mtu:      mtu,
 		drops:    map[string]uint64{},
 	}
@@ -126,10 +128,6 @@ func (r *Receiver) drop(reason string) { r.drops[reason]++ }
 
 // record takes one record and returns the event it brings, or nil.
 func (r *Receiver) record(kind byte, flags Flags, body []byte) Event {
-	if flags&undefinedFlag != 0 {
-		r.drop(UnknownRecord)
-		return nil
-	}
 	switch kind {
 	case kindWhole, kindSlice, kindHead:
 		// Reading: each record, since no object ever becomes whole there.
@@ -186,6 +184,10 @@ func (r *Receiver) object(flags Flags, b []byte) Event {
 	}
 	if flags&Relayed != 0 && r.Features&(RELAY|VIA) == 0 {
 		r.drop(Relay)
+		return nil
+	}
+	if !flags.lawful() || flags == Test && r.Features&TEST == 0 {
+		r.drop(TestRefused)
 		return nil
 	}
 	if !flags.validTotal(len(b)) {

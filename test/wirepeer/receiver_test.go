@@ -89,16 +89,29 @@ func TestDatagram(t *testing.T) {
 			drops: drops{"unknown_record": 2},
 		},
 		{
-			name: "undefined flag",
-			law:  "and so are one with a flag that section 4 does not define and a HEARTBEAT with any flag.",
-			in: [][]byte{datagram(record(1, 0x80, frame(14)...), record(2, 0x80), record(3, 0x90),
-				record(4, 0x80), record(7, 0x80), beat)},
-			want:  events{beats},
-			drops: drops{"unknown_record": 5},
+			name:  "test",
+			law:   "**TEST** objects have no other flag.",
+			in:    [][]byte{datagram(record(1, 0x80, frame(14)...), record(1, 0x90, frame(30)...), record(4, 0x80), record(7, 0x80), beat)},
+			want:  events{wirepeer.Object{Flags: wirepeer.Test, Frame: frame(14)}, beats},
+			drops: drops{"unknown_record": 2, "test": 1},
+		},
+		{
+			name: "test to a receiver that did not say so",
+			law:  "STRIPED (`unknown_record`) before RELAYED (`relay`) before TEST (`test`).",
+			side: func(r *wirepeer.Receiver) { r.Features &^= wirepeer.TEST | wirepeer.RELAY | wirepeer.VIA },
+			in: [][]byte{datagram(record(1, 0x80, frame(13)...), record(1, 0xa0, frame(60)...)),
+				datagram(slice(wirepeer.Test, 0, 0, 20, make([]byte, 10)), slice(wirepeer.Test, 0, 10, 20, make([]byte, 10)))},
+			drops: drops{"test": 2, "relay": 1},
+		},
+		{
+			name:  "test beyond the MTU",
+			law:   "They are cut, put together and checked (section 5) like any other",
+			in:    [][]byte{datagram(record(1, 0x80, frame(1515)...))},
+			drops: drops{"mtu_peer": 1},
 		},
 		{
 			name:  "heartbeat with a flag",
-			law:   "and so are one with a flag that section 4 does not define and a HEARTBEAT with any flag.",
+			law:   "and so is a HEARTBEAT with any flag.",
 			in:    [][]byte{datagram(record(4, 0x10, make([]byte, 9)...), record(4, 0x40))},
 			drops: drops{"unknown_record": 2},
 		},
@@ -190,7 +203,7 @@ func TestRelayed(t *testing.T) {
 		forwards    = "A receiver that is not, and said RELAY, forwards it if `source` is the peer that it came from and it has a session with the destination;"
 		section5    = "it cuts the object anew and does not apply section 5."
 		other       = "Any other receiver drops it (`relay`)."
-		first       = "An object with a flag that the receiver does not take is dropped when it is whole, once, before anything else about it is looked at: STRIPED (`unknown_record`) before RELAYED (`relay`)."
+		first       = "An object with a flag that the receiver does not take is dropped when it is whole, once, before anything else about it is looked at: STRIPED (`unknown_record`) before RELAYED (`relay`) before TEST (`test`)."
 	)
 	side := func(features wirepeer.Features) func(*wirepeer.Receiver) {
 		return func(r *wirepeer.Receiver) {

@@ -49,7 +49,7 @@ const (
 	FeatureRelay
 	FeatureStripe
 	FeatureVia
-	_ // TEST
+	FeatureTest
 	FeatureParity
 )
 

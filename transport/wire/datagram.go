@@ -30,7 +30,7 @@ const (
 	flagVnet    = 0x10
 	flagRelayed = 0x20
 	flagStriped = 0x40
-	flagsKnown  = flagVnet | flagRelayed | flagStriped
+	flagTest    = 0x80
 	kindMask    = 0x0f
 )
 

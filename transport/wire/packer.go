@@ -127,7 +127,10 @@ func split(b *frame.Buf) (flags byte, object []byte) {
 	if raw := b.Raw(); raw[0] != 0 || raw[1] != 0 {
 		return flagVnet, raw
 	}
-	return 0, b.Bytes()
+	if b.IsTest() {
+		flags = flagTest
+	}
+	return flags, b.Bytes()
 }
 
 // putSlice writes the next slice of an item, as long as d has room, and returns

@@ -23,11 +23,12 @@ const (
 	Relay
 	BadOffload
 	MTUPeer
+	Test
 	Reasons // how many there are
 )
 
 var reasonNames = [Reasons]string{
-	"malformed", "unknown_record", "late", "reassembly", "relay", "bad_offload", "mtu_peer",
+	"malformed", "unknown_record", "late", "reassembly", "relay", "bad_offload", "mtu_peer", "test",
 }
 
 func (r Reason) String() string { return reasonNames[r] }
@@ -53,6 +54,10 @@ type Receiver struct {
 
 	// Heartbeat is called with each heartbeat; nil ignores them.
 	Heartbeat func(Heartbeat)
+
+	// Test is called with each TEST object's frame, borrowed, and reports whether
+	// it was expected; nil takes none.
+	Test func([]byte) bool
 
 	// Salvage lets the whole segments of a damaged superframe through. Without
 	// it an object that lacks a byte is lost.
@@ -97,7 +102,7 @@ func (r *Receiver) Datagram(d []byte, now time.Time, frames []*frame.Buf) []*fra
 func (r *Receiver) record(tag byte, body []byte, size int, now time.Time, frames []*frame.Buf) []*frame.Buf {
 	kind, flags := tag&kindMask, tag&^kindMask
 	switch {
-	case kind > kindHeartbeat && kind != kindParity, flags&^flagsKnown != 0, kind >= kindHeartbeat && flags != 0:
+	case kind > kindHeartbeat && kind != kindParity, kind >= kindHeartbeat && flags != 0:
 		r.drop(UnknownRecord)
 	case kind == kindParity: // the Repairer's
 	case kind == kindWhole:
@@ -133,15 +138,24 @@ func (r *Receiver) whole(flags byte, object []byte, frames []*frame.Buf) []*fram
 // takes reports whether objects with these flags are for us, and counts those
 // that are not.
 func (r *Receiver) takes(flags byte) bool {
+	why, refused := r.refuses(flags)
+	if refused {
+		r.drop(why)
+	}
+	return !refused
+}
+
+// refuses reports whether objects with these flags are not for us, and why.
+func (r *Receiver) refuses(flags byte) (why Reason, refused bool) {
 	switch {
 	case flags&flagStriped != 0:
-		r.drop(UnknownRecord)
+		return UnknownRecord, true
 	case flags&flagRelayed != 0:
-		r.drop(Relay)
-	default:
-		return true
+		return Relay, true
+	case flags&flagTest != 0 && (flags != flagTest || r.Test == nil):
+		return Test, true
 	}
-	return false
+	return 0, false
 }
 
 // objectBytes returns the memory of an object without prefix in a Buf: the
@@ -153,11 +167,19 @@ func objectBytes(flags byte, b *frame.Buf) []byte {
 	return b.Bytes()
 }
 
-// deliver checks a frame (section 5) and appends it, or releases it.
+// deliver checks a frame (section 5) and appends it, or releases it. One of a test
+// goes no further.
 func (r *Receiver) deliver(flags byte, b *frame.Buf, frames []*frame.Buf) []*frame.Buf {
 	h, err := frame.CheckVnet(b.Header(), b.Bytes(), r.MTU)
 	if err != nil {
 		r.refuse(err)
+		b.Release()
+		return frames
+	}
+	if flags&flagTest != 0 {
+		if !r.Test(b.Bytes()) {
+			r.drop(Test)
+		}
 		b.Release()
 		return frames
 	}

@@ -124,7 +124,7 @@ func (r *Receiver) open(id uint16, flags byte, total int) *slot {
 			s.close()
 			return nil
 		}
-		if prefixLen(flags) == 0 {
+		if _, refused := r.refuses(flags); !refused {
 			s.buf = frame.Get(total - partsLen(flags))
 		}
 	case s.flags != flags || s.total != total:
