@@ -121,7 +121,7 @@ func (m *Mesh) hello(session [8]byte, number uint8) wire.Hello {
 		Lane:      number,
 		ConnIDLen: wire.MaxConnIDLen,
 		MTU:       uint16(lan.mtu),
-		Features:  lan.features | wire.FeatureParity, // what a lane takes by itself
+		Features:  lan.features | wire.FeatureTest | wire.FeatureParity, // what a lane takes by itself
 	}
 }
 
@@ -219,16 +219,17 @@ func (l *lane) outerHeaders() int {
 	return udp + ipv6
 }
 
-// receive hands the frames that come in to deliver until the connection ends.
-// Probes are left to acks, to be answered on the control lane.
-func (l *lane) receive(next func() ([]byte, error), mtu int, drops *wire.Drops, acks chan<- wire.ProbeAck, deliver func([]*frame.Buf)) error {
+// receive hands the frames that come in to deliver, and those of a test to test,
+// until the connection ends. Probes are left to acks, to be answered on the
+// control lane.
+func (l *lane) receive(next func() ([]byte, error), mtu int, drops *wire.Drops, acks chan<- wire.ProbeAck, test func([]byte) bool, deliver func([]*frame.Buf)) error {
 	var (
 		mu     sync.Mutex // guards what follows, between here and the timer
 		ended  bool
 		frames = make([]*frame.Buf, 0, 64)
 		rep    wire.Repairer
 		now    time.Time
-		r      = wire.Receiver{MTU: mtu, Drops: drops, Salvage: true, Heartbeat: func(h wire.Heartbeat) { l.heartbeat(h, acks) }}
+		r      = wire.Receiver{MTU: mtu, Drops: drops, Test: test, Salvage: true, Heartbeat: func(h wire.Heartbeat) { l.heartbeat(h, acks) }}
 	)
 	pass := func() {
 		if len(frames) > 0 {

@@ -11,6 +11,7 @@ import (
 	"github.com/l2bridge/l2bridge/internal/frame"
 	"github.com/l2bridge/l2bridge/transport/egress"
 	"github.com/l2bridge/l2bridge/transport/identity"
+	"github.com/l2bridge/l2bridge/transport/probe"
 	"github.com/l2bridge/l2bridge/transport/wire"
 )
 
@@ -21,6 +22,7 @@ type Peer struct {
 	session atomic.Pointer[session] // nil while there is none
 	site    atomic.Pointer[string]
 	queue   *egress.Queue
+	probe   *probe.End
 	left    chan struct{}
 
 	// Guarded by Mesh.mu.
@@ -49,6 +51,7 @@ const superframes = wire.FeatureCsum | wire.FeatureTSO | wire.FeatureUSO
 func newPeer(id identity.ID, rate uint64) *Peer {
 	p := &Peer{id: id, queue: egress.New(), left: make(chan struct{}, 1)}
 	p.queue.SetRate(rate)
+	p.probe = probe.New(p.queue)
 	return p
 }
 

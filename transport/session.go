@@ -153,7 +153,10 @@ func (s *session) carry(ctx context.Context, g *errgroup.Group, data *lane) erro
 
 	run(func() error {
 		next := func() ([]byte, error) { return s.control.conn.ReceiveDatagram(s.ctx) }
-		return s.control.receive(next, s.mtu, &p.drops, s.acks, func(frames []*frame.Buf) {
+		return s.control.receive(next, s.mtu, &p.drops, s.acks, func([]byte) bool {
+			p.drops[wire.Malformed].Add(1)
+			return true // counted
+		}, func(frames []*frame.Buf) {
 			p.drops[wire.Malformed].Add(uint64(len(frames)))
 		})
 	})
@@ -198,7 +201,8 @@ func (s *session) runLane(l *lane) error {
 		})
 	}
 	p := s.peer
-	run(func() error { return l.receive(next, s.mtu, &p.drops, s.acks, p.deliver) })
+	test := func(f []byte) bool { return p.probe.Take(f, s.mtu) }
+	run(func() error { return l.receive(next, s.mtu, &p.drops, s.acks, test, p.deliver) })
 	run(func() error { return l.send(ctx, out, &p.tooLarge) })
 	run(func() error { return l.beat(ctx) })
 	run(func() error { return l.watchPath(ctx) })
