@@ -111,6 +111,30 @@ func (b *backend) FlushStations(port string) (n int, err error) {
 	return n, nil
 }
 
+func (b *backend) Test(_ context.Context, site string, each time.Duration, progress func(control.TestProgress)) (control.TestReport, error) {
+	progress(control.TestProgress{Phase: "up", BitsPS: 1_000_000})
+	hostile := strings.HasPrefix(b.status.Site, "\x1b")
+	if site != "office" && !hostile {
+		return control.TestReport{}, fmt.Errorf("site %q: %w (there are: office)", site, control.ErrNotFound)
+	}
+	r := control.TestReport{
+		Site: site, Addr: "203.0.113.7:4433", PathMTU: 1436, Lanes: 2, Superframes: true,
+		Idle: control.TestRTT{MinUS: 19_100, AvgUS: 20_345, P99US: 21_000, MaxUS: 21_500, Sent: 50},
+		Up: control.TestDirection{BitsPS: 9_412_345, Mbits: 9, Frame: 1514, Sent: 5000, Recv: 4800, Dropped: 150, Lost: 50, LossPPM: 10_309,
+			RTT: control.TestRTT{MinUS: 19_100, AvgUS: 24_000, P99US: 60_300, MaxUS: 61_000, Sent: 150, Lost: 1, LossPPM: 6666}},
+		Down:  control.TestDirection{BitsPS: uint64(each), Mbits: uint64(each / 1_000_000), Frame: 1514, LossPPM: 50},
+		Sizes: control.TestSizes{Least: 14, Most: 1514, Sent: 1501, Received: 1501},
+	}
+	if b.guest || hostile {
+		r.Sizes.Received = 1400
+		r.Sizes.Failed = []control.TestRange{{From: 60, To: 60}, {From: 1415, To: 1514}}
+	}
+	if hostile {
+		r.Site, r.Addr = b.status.Site, b.status.Site
+	}
+	return r, nil
+}
+
 func (b *backend) Invite(_ context.Context, site string, ttl time.Duration) (string, error) {
 	if b.guest {
 		return "", fmt.Errorf("%w: the CA key is at site home (invite there)", control.ErrNotAuthorised)

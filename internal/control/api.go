@@ -127,7 +127,7 @@ type Drop struct {
 }
 
 // Backend is what the server asks. Its methods are called from many
-// goroutines at once. None but Invite may block for more than moments. What
+// goroutines at once. None but Invite and Test may block for more than moments. What
 // they return belongs to the caller.
 type Backend interface {
 	Status() Status
@@ -147,6 +147,9 @@ type Backend interface {
 	// is its name, or "" to leave that to the joiner. ErrNotAuthorised, with
 	// the founder's name, where the CA key is not.
 	Invite(ctx context.Context, site string, ttl time.Duration) (string, error)
+	// Test measures the way to a site with a load of so long each way, and calls
+	// progress as it goes on. ErrNotFound where there is no such site.
+	Test(ctx context.Context, site string, each time.Duration, progress func(TestProgress)) (TestReport, error)
 }
 
 // What a Backend's errors may be, and a Client's are, for errors.Is. Wrap

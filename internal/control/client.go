@@ -21,7 +21,7 @@ const maxReplyBytes = 1 << 30
 
 // Client asks the daemon at one socket. It holds no connection between calls
 // and may be used from many goroutines. Each method blocks until the daemon
-// answers, ctx ends, or 15 s have gone; errors are ErrNotRunning when there
+// answers, ctx ends, or, but for Test, 15 s have gone; errors are ErrNotRunning when there
 // is no daemon, and otherwise of the kinds that Backend names.
 type Client struct {
 	path string
@@ -100,36 +100,46 @@ func (e *remoteError) Unwrap() error { return e.kind }
 // ask posts q, or gets when there is none, and reads an answer of type T.
 func ask[T any](ctx context.Context, c *Client, path string, q *request) (T, error) {
 	var answer T
+	response, err := c.send(ctx, path, q)
+	if err != nil {
+		return answer, err
+	}
+	defer response.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxReplyBytes)).Decode(&answer); err != nil {
+		return answer, fmt.Errorf("control socket %s: answer: %w", c.path, err)
+	}
+	return answer, nil
+}
+
+// send posts q, or gets when there is none, and returns the answer to be read and
+// closed. A refusal is an error.
+func (c *Client) send(ctx context.Context, path string, q *request) (*http.Response, error) {
 	method, body := http.MethodGet, io.Reader(nil)
 	if q != nil {
 		text, err := json.Marshal(q)
 		if err != nil {
-			return answer, err
+			return nil, err
 		}
 		method, body = http.MethodPost, bytes.NewReader(text)
 	}
 	r, err := http.NewRequestWithContext(ctx, method, "http://l2bridge"+path, body)
 	if err != nil {
-		return answer, err
+		return nil, err
 	}
 	response, err := c.http.Do(r)
 	if err != nil {
-		return answer, c.explain(err)
+		return nil, c.explain(err)
+	}
+	if response.StatusCode == http.StatusOK {
+		return response, nil
 	}
 	defer response.Body.Close()
-	text := json.NewDecoder(io.LimitReader(response.Body, maxReplyBytes))
-	if response.StatusCode == http.StatusOK {
-		if err := text.Decode(&answer); err != nil {
-			return answer, fmt.Errorf("control socket %s: answer: %w", c.path, err)
-		}
-		return answer, nil
-	}
 	var refusal errorReply
-	if err := text.Decode(&refusal); err != nil || refusal.Error == "" {
-		return answer, fmt.Errorf("control socket %s: %s %s: %s (are command and daemon of the same version?)",
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxReplyBytes)).Decode(&refusal); err != nil || refusal.Error == "" {
+		return nil, fmt.Errorf("control socket %s: %s %s: %s (are command and daemon of the same version?)",
 			c.path, method, path, response.Status)
 	}
-	return answer, &remoteError{refusal.Error, statuses[response.StatusCode]}
+	return nil, &remoteError{refusal.Error, statuses[response.StatusCode]}
 }
 
 // explain turns an error of the connection into one of ours.

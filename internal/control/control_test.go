@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,8 @@ type fake struct {
 	stations        []control.Station
 	inviteErr       error
 	invite          chan string
+	testErr         error
+	testing         chan error // what the test's context said when it ended
 }
 
 func (f *fake) Status() control.Status      { return f.status }
@@ -71,6 +74,20 @@ func (f *fake) Invite(ctx context.Context, site string, ttl time.Duration) (stri
 		return "", ctx.Err()
 	}
 	return fmt.Sprintf("l2b1_%s_%v", site, ttl), f.inviteErr
+}
+
+func (f *fake) Test(ctx context.Context, site string, each time.Duration, progress func(control.TestProgress)) (control.TestReport, error) {
+	if site == "nowhere" {
+		return control.TestReport{}, fmt.Errorf("%w: no site %q", control.ErrNotFound, site)
+	}
+	progress(control.TestProgress{Phase: "idle"})
+	if f.testing != nil {
+		<-ctx.Done()
+		f.testing <- ctx.Err()
+		return control.TestReport{}, ctx.Err()
+	}
+	progress(control.TestProgress{Phase: "up", BitsPS: uint64(each)})
+	return control.TestReport{Site: site, Up: control.TestDirection{BitsPS: 1 << 40}}, f.testErr
 }
 
 // serve runs a daemon until the test ends and returns its socket's path.
@@ -460,17 +477,18 @@ func TestParseMAC(t *testing.T) {
 
 // Whatever the body, the answer is JSON, and a refusal unless it was good.
 func FuzzRequest(f *testing.F) {
-	for _, seed := range []string{`{"mac":"52:54:00:12:34:56","vlan":7,"port":"local"}`, `{"port":"office"}`, `{"site":"attic","ttl_ms":3600000}`, `{`, ``} {
-		for route := range uint8(4) {
+	for _, seed := range []string{`{"mac":"52:54:00:12:34:56","vlan":7,"port":"local"}`, `{"port":"office"}`, `{"site":"attic","ttl_ms":3600000}`, `{"site":"attic","time_ms":1000}`, `{`, ``} {
+		for route := range uint8(5) {
 			f.Add(route, []byte(seed))
 		}
 	}
-	routes := []string{"/v1/fdb/add", "/v1/fdb/del", "/v1/fdb/flush", "/v1/invite"}
+	routes := []string{"/v1/fdb/add", "/v1/fdb/del", "/v1/fdb/flush", "/v1/invite", "/v1/test"}
 	f.Fuzz(func(t *testing.T, route uint8, body []byte) {
 		w := httptest.NewRecorder()
 		r := httptest.NewRequest(http.MethodPost, routes[int(route)%len(routes)], bytes.NewReader(body))
 		control.Routes(&fake{}).ServeHTTP(w, r)
-		if !json.Valid(w.Body.Bytes()) || w.Code != 200 && w.Code != 400 && w.Code != 404 {
+		lines := bytes.Split(bytes.TrimSpace(w.Body.Bytes()), []byte("\n")) // of a test, several
+		if slices.ContainsFunc(lines, func(line []byte) bool { return !json.Valid(line) }) || w.Code != 200 && w.Code != 400 && w.Code != 404 {
 			t.Errorf("%d %q", w.Code, w.Body)
 		}
 	})

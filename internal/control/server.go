@@ -99,6 +99,8 @@ type request struct {
 	Port  string `json:"port,omitempty"`
 	Site  string `json:"site,omitempty"`
 	TTLMS int64  `json:"ttl_ms,omitempty"`
+
+	TimeMS int64 `json:"time_ms,omitempty"`
 }
 
 // Answers that are no list and no Status.
@@ -161,6 +163,7 @@ func routes(b Backend) http.Handler {
 		n, err := b.FlushStations(q.Port)
 		return flushReply{n}, err
 	})
+	mux.HandleFunc("POST /v1/test", testRoute(b))
 	post("/v1/invite", func(ctx context.Context, q request) (any, error) {
 		ttl := time.Duration(q.TTLMS) * time.Millisecond
 		if ttl <= 0 || ttl.Milliseconds() != q.TTLMS {
