@@ -53,7 +53,7 @@ func (a *Auditor) Datagram(b []byte) error {
 			return fmt.Errorf("record %d: %w", place, err)
 		}
 		b = b[recordHeader+len(body):]
-		objects = objects || kind != kindHeartbeat
+		objects = objects || kind != kindHeartbeat && kind != kindParity
 	}
 	// Reading: a heartbeat that goes by itself may come between the first
 	// slice and the HEAD.
@@ -90,6 +90,11 @@ func (a *Auditor) record(kind byte, flags Flags, body []byte, place, size int) e
 	case kindHeartbeat:
 		if flags != 0 || len(body) < heartbeatBytes || body[0] > Probe || size < minHeartbeatDatagram {
 			return fmt.Errorf("flags %#x, heartbeat %x in a datagram of %d bytes", flags, body, size)
+		}
+		return nil
+	case kindParity:
+		if flags != 0 || place != 0 || len(body) < 8 || body[5]&1 == 0 {
+			return fmt.Errorf("flags %#x, parity of %d bytes in place %d", flags, len(body), place)
 		}
 		return nil
 	}

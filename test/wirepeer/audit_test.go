@@ -62,7 +62,7 @@ func TestAuditor(t *testing.T) {
 		{"header length", ignored, [][]byte{wirepeer.AppendWhole(nil, told)}, false},
 		{"heartbeat", heartbeat, [][]byte{slices.Concat(beat, make([]byte, 64-2-len(beat)))}, true},
 		{"short heartbeat", heartbeat, [][]byte{slices.Concat(beat, make([]byte, 63-2-len(beat)))}, false},
-		{"reserved kind", "| 5 to 15 | reserved (5 for a mark in a stripe) |", [][]byte{record(5, 0)}, false},
+		{"reserved kind", "| 5, 7 to 15 | reserved (5 for a mark in a stripe) |", [][]byte{record(5, 0)}, false},
 		{"test", "**TEST** objects have no other flag.", [][]byte{record(1, 0x80, frame(60)...)}, true},
 		{"test with another flag", "**TEST** objects have no other flag.", [][]byte{record(1, 0x90, frame(70)...)}, false},
 		{"body cut off", "the length goes beyond the datagram", [][]byte{{1, 0, 1}}, false},

@@ -25,6 +25,7 @@ const (
 // The types of control messages, and sizes in bytes (§2).
 const (
 	typeHello    = 1
+	typeLanes    = 2
 	typeProbeAck = 3
 
 	messageHeader = 3 // type u8, length u16
@@ -73,6 +74,12 @@ type ProbeAck struct {
 	Lane  byte
 	Nonce uint64
 }
+
+// Lanes says how many data lanes its sender could use.
+type Lanes struct{ Want byte }
+
+// Append implements [Message].
+func (l Lanes) Append(b []byte) []byte { return AppendMessage(b, typeLanes, []byte{l.Want}) }
 
 // Append implements [Message].
 func (a ProbeAck) Append(b []byte) []byte {
@@ -151,6 +158,14 @@ func (c *Control) message(typ byte, body []byte) (Message, error) {
 		if c.hello.Lane == 0 {
 			return parseProbeAck(body)
 		}
+	case typeLanes:
+		if c.hello.Lane != 0 {
+			break
+		}
+		if len(body) < 1 {
+			return nil, fmt.Errorf("%w: LANES without a body", ErrProtocol)
+		}
+		return Lanes{body[0]}, nil
 	}
 	return nil, nil
 }

@@ -7,13 +7,14 @@ import (
 	"maps"
 )
 
-// The kinds of records (§3). Those from 5 on are reserved.
+// The kinds of records (§3). The others are reserved.
 const (
 	kindPad       = 0
 	kindWhole     = 1
 	kindSlice     = 2
 	kindHead      = 3
 	kindHeartbeat = 4
+	kindParity    = 6
 )
 
 // The reasons a Receiver drops for: the code words of the text.
@@ -141,6 +142,12 @@ func (r *Receiver) record(kind byte, flags Flags, body []byte) Event {
 		return r.part(kind, flags, body)
 	case kindHeartbeat:
 		return r.heartbeat(flags, body)
+	case kindParity:
+		// What it is for happens before records are read.
+		if flags != 0 {
+			r.drop(UnknownRecord)
+		}
+		return nil
 	default:
 		r.drop(UnknownRecord)
 		return nil

@@ -111,7 +111,7 @@ func TestDatagram(t *testing.T) {
 		},
 		{
 			name:  "heartbeat with a flag",
-			law:   "and so is a HEARTBEAT with any flag.",
+			law:   "and so is a HEARTBEAT or a PARITY with any flag.",
 			in:    [][]byte{datagram(record(4, 0x10, make([]byte, 9)...), record(4, 0x40))},
 			drops: drops{"unknown_record": 2},
 		},

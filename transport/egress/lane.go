@@ -195,7 +195,9 @@ func (l *Lane) Ping() (at time.Duration, due bool) {
 	if !l.poked {
 		return 0, false
 	}
-	l.poked, l.pinged = false, l.q.clock()
+	// Above every time at which a flow left the lane before, and below all at
+	// which one does from now on, however coarse the clock is.
+	l.poked, l.pinged = false, max(l.q.clock(), l.pinged)+1
 	return l.pinged, true
 }
 
@@ -319,14 +321,14 @@ func (l *Lane) pickLocked() *flow {
 			l.old.push(turn.pop())
 		case f.item.Buf == nil && f.goal != nil:
 			turn.pop()
-			f.parked, f.quiet, l.poked = true, q.clock(), true
+			f.parked, f.quiet, l.poked = true, max(q.clock(), l.pinged), true
 			q.parked++
 		case f.item.Buf == nil && !q.loadLocked(f, l.now, limit):
 			turn.pop()
 			if turn == &l.fresh && l.old.first != nil {
 				l.old.push(f) // else it would come first again and again
 			} else {
-				f.listed, f.quiet = false, q.clock()
+				f.listed, f.quiet = false, max(q.clock(), l.pinged)
 			}
 		case len(l.open) >= maxOpen && !f.open && f.isSuper():
 			l.old.push(turn.pop())
