@@ -13,12 +13,13 @@ import (
 	"github.com/l2bridge/l2bridge/internal/frame"
 )
 
-// Bounds of a queue. The bytes are those of a long fat path (64 superframes);
-// the frames keep the memory small when they are short. What has waited for
+// Bounds of a queue. The bytes are what four TCP flows of a long fat path may
+// send before they are told to send less; the frames keep the memory small when
+// they are short. What has waited for
 // MaxAge is stale: after a stall the LAN has asked again, or given up.
 const (
 	MaxFrames = 2048
-	MaxBytes  = 4 << 20
+	MaxBytes  = 8 << 20
 	MaxAge    = time.Second
 )
 
@@ -29,8 +30,9 @@ const (
 	// buckets is how many flows are told apart (a hash decides), as in Linux's
 	// sch_fq_codel.
 	buckets = 1024
-	// dropBatch is how many frames of the fattest flow make room at once, so
-	// that to find it is paid for once and not for each frame of a flood.
+	// dropBatch is how many small frames of the fattest flow make room at once,
+	// or a superframe, so that to find it is paid for once and not for each frame
+	// of a flood.
 	dropBatch = 64
 	// busyTime is for how long a flow that had to wait counts as one that would
 	// send more: TCP fills a lane again some round trips after it was emptied.
@@ -183,8 +185,8 @@ func (q *Queue) admitLocked(f *flow, n int) bool {
 	if fat == f {
 		return false
 	}
-	for range min(dropBatch, fat.n/2) {
-		q.dropWaitingLocked(fat)
+	for freed := 0; freed < frame.MaxLen && fat.n > 1; {
+		freed += max(q.dropWaitingLocked(fat), frame.MaxLen/dropBatch)
 	}
 	return fits()
 }
@@ -218,20 +220,25 @@ func (q *Queue) popLocked(f *flow) {
 }
 
 // dropWaitingLocked drops the first frame of a flow that is not on its way,
-// and counts it. The flow has two frames at least.
-func (q *Queue) dropWaitingLocked(f *flow) {
-	q.full.Add(1)
-	if f.item.Buf == nil {
-		q.popLocked(f)
-		return
+// counts it, and returns its length. The flow has two frames at least.
+func (q *Queue) dropWaitingLocked(f *flow) int {
+	i := f.head
+	if f.item.Buf != nil {
+		i = q.entries[i].next
 	}
-	first := &q.entries[f.head]
-	i := first.next
-	first.next = q.entries[i].next
-	if first.next == none {
+	e := &q.entries[i]
+	n := e.buf.Len()
+	q.full.Add(segments(e.buf, e.from))
+	if i == f.head {
+		q.popLocked(f)
+		return n
+	}
+	q.entries[f.head].next = e.next
+	if e.next == none {
 		f.tail = f.head
 	}
 	q.freeLocked(f, i)
+	return n
 }
 
 func (q *Queue) freeLocked(f *flow, i int32) {
