@@ -62,7 +62,7 @@ func (m *Mesh) Test(ctx context.Context, site string, each time.Duration, progre
 func (s *session) isOpen() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.open
+	return s.open && s.ctx.Err() == nil
 }
 
 // find returns the peer that is a site. The error names the sites that there are.

@@ -25,7 +25,8 @@ func drops(n *node, reason string) (count uint64) {
 }
 
 // A test finds the rates that two sites are held to, one each way, and disturbs
-// nobody; without loss nothing is lost, with it about as much as that.
+// nobody. Without loss nothing is lost; with it no more than that of the
+// datagrams that a frame is in, and less where parity makes some good.
 func TestMeasure(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -66,7 +67,7 @@ func TestMeasure(t *testing.T) {
 					if got := float64(way.BitsPS) / float64(way.rate); got < tt.least || got > 1 {
 						t.Errorf("%s: %d bit/s of %d", name, way.BitsPS, way.rate)
 					}
-					if got := float64(way.Lost) / float64(way.Sent-way.Dropped); got > 0.002+3*tt.loss || got < 0.3*tt.loss {
+					if got := float64(way.Lost) / float64(way.Sent-way.Dropped); got > 0.002+3*tt.loss {
 						t.Errorf("%s: %d of %d lost", name, way.Lost, way.Sent)
 					}
 					if way.RTT.P99 > 60*time.Millisecond && tt.loss == 0 {

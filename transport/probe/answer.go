@@ -12,9 +12,11 @@ import (
 
 // Bounds of what another gateway's test may have of us (section 8).
 const (
-	runTime    = 35 * time.Second
-	maxGrant   = 256
-	maxWaiting = 1 << 20 // bytes in the queue, from which on nothing is added
+	runTime  = 35 * time.Second
+	maxGrant = 256
+	// What waits in the queue already: with more than that, nothing is added.
+	maxWaiting       = 1 << 20 // bytes
+	maxWaitingFrames = 1024
 )
 
 // Queue is where frames leave for the other gateway; see egress.Queue.
@@ -141,7 +143,7 @@ func (e *End) takeGrant(m message, mtu int) bool {
 	}
 	s := &r.streams[m.stream]
 	from, n := s.sent, uint32(0)
-	if m.number > from && stats.Bytes <= maxWaiting {
+	if m.number > from && stats.Bytes <= maxWaiting && stats.Frames <= maxWaitingFrames {
 		n = min(m.number-from, maxGrant)
 	}
 	s.sent += n

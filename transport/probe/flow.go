@@ -7,7 +7,7 @@ import "time"
 const (
 	firstWindow = 10 // frames, as a TCP begins (RFC 6928)
 	leastWindow = 2
-	mostWindow  = 8192 // 12 MB with frames of 1500 bytes
+	mostWindow  = 2048 // 1 Gbit/s over 100 ms, by all streams with frames of 1500 bytes
 
 	// standing is how much longer than without load a round trip takes when a
 	// queue stands on the way: less may be the noise of a machine. To it comes a

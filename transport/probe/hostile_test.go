@@ -21,6 +21,7 @@ type sink struct {
 	mu    sync.Mutex // guards what follows
 	n     [8]int     // by kind
 	waits int        // bytes, as it says
+	queue int        // frames
 	last  []byte
 }
 
@@ -39,7 +40,7 @@ func (s *sink) Push(frames []*frame.Buf) {
 func (s *sink) Stats() egress.Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return egress.Stats{Bytes: s.waits}
+	return egress.Stats{Bytes: s.waits, Frames: s.queue}
 }
 
 // message is a frame as section 8 of docs/wire.md draws it.
@@ -97,7 +98,10 @@ func TestAnswers(t *testing.T) {
 		s.waits = 1<<20 + 1
 		take(true, grant(7, 1000, 100))
 		sent(6, 300)
-		s.waits = 0
+		s.waits, s.queue = 0, 1025
+		take(true, grant(7, 1000, 100))
+		sent(6, 300)
+		s.queue = 0
 		for _, length := range []uint16{0, 31, 1515, 65535} {
 			take(false, grant(7, 1000, length))
 		}
