@@ -46,6 +46,7 @@ type lane struct {
 	filled atomic.Bool   // a datagram of the greatest size has been sent
 	probes chan uint64   // nonces of probes to be sent
 	acked  atomic.Uint64 // nonce of the probe answered last
+	heard  atomic.Int64  // when a datagram came last, in Unix nanoseconds
 }
 
 // measureEvery is after how many full datagrams the greatest size is asked for
@@ -277,6 +278,7 @@ func (l *lane) receive(next func() ([]byte, error), mtu int, drops *wire.Drops, 
 		}
 		mu.Lock()
 		now = time.Now()
+		l.heard.Store(now.UnixNano())
 		rep.Datagram(d, now, take)
 		pass()
 		wait(timer)
@@ -334,16 +336,21 @@ func (l *lane) beat(ctx context.Context) error {
 
 // blackHole is how long datagrams of the greatest size may go unanswered, while
 // smaller ones arrive, until the path counts as narrower than it was.
-const blackHole = 6 * time.Second
+const blackHole = 3 * time.Second
 
 // errNarrow ends a session whose path has become narrower: quic-go finds out
 // how much a path carries when that grows, and never when it shrinks. The next
 // session starts at the least that QUIC needs.
 var errNarrow = errors.New("path has become narrower")
 
+// fresh is how long ago the peer must have been heard on the control lane for
+// silence about probes to be the path's width, and not the path: it says that it
+// is alive every second.
+const fresh = 3 * heartbeat / 2
+
 // watchPath sees whether datagrams of the greatest size arrive. As long as such
 // are being sent it has one a second answered by way of the control lane.
-func (l *lane) watchPath(ctx context.Context) error {
+func (l *lane) watchPath(ctx context.Context, control *lane) error {
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
 	var sent, acked uint64 // nonces
@@ -363,7 +370,7 @@ func (l *lane) watchPath(ctx context.Context) error {
 		switch now := time.Now(); {
 		case since.IsZero():
 			since = now
-		case now.Sub(since) >= blackHole:
+		case now.Sub(since) >= blackHole && now.Sub(time.Unix(0, control.heard.Load())) < fresh:
 			return errNarrow
 		}
 		sent++

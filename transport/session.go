@@ -205,7 +205,7 @@ func (s *session) runLane(l *lane) error {
 	run(func() error { return l.receive(next, s.mtu, &p.drops, s.acks, test, p.deliver) })
 	run(func() error { return l.send(ctx, out, &p.tooLarge) })
 	run(func() error { return l.beat(ctx) })
-	run(func() error { return l.watchPath(ctx) })
+	run(func() error { return l.watchPath(ctx, s.control) })
 	run(func() error { return readControl(l.stream, nil) })
 	select {
 	case <-ctx.Done():
