@@ -83,7 +83,7 @@ func TestEnrol(t *testing.T) {
 				if diff := cmp.Diff([]string{homePort, "home.example:4433"}, addrs); diff != "" {
 					t.Errorf("addresses (-want +got):\n%s", diff)
 				}
-				time.Sleep(time.Second) // the founder sees the connection close
+				time.Sleep(10 * time.Second) // the founder sees the connection close
 				if n := len(home.log.lines(`msg="site joined" at=home addr=192.0.2.2:4433 site=` + site)); n != 1 {
 					t.Errorf("%d lines of log tell of it", n)
 				}
@@ -135,6 +135,7 @@ func TestEnrolRefused(t *testing.T) {
 				t.Errorf("%s: is a member all the same", tt.name)
 			}
 		}
+		time.Sleep(10 * time.Second) // the founder logs when the connection is closed
 		if n := len(home.log.lines("join refused")); n != 4 {
 			t.Errorf("%d lines of log about refusals, want 4", n)
 		}

@@ -116,9 +116,9 @@ func TestFigures(t *testing.T) {
 		dropped  float64 // of the frames, at most
 	}{
 		{name: "a line at home", up: 20, down: 100, delay: 10 * time.Millisecond, least: 0.85},
-		{name: "a slow line", up: 1, down: 4, delay: 20 * time.Millisecond, queue: 300 * time.Millisecond, least: 0.8, dropped: 0.3},
+		{name: "a slow line", up: 1, down: 4, delay: 20 * time.Millisecond, queue: 300 * time.Millisecond, least: 0.8, dropped: 0.4},
 		{name: "a LAN", up: 300, down: 300, delay: 200 * time.Microsecond, least: 0.9, time: time.Second},
-		{name: "far away", up: 50, down: 50, delay: 150 * time.Millisecond, least: 0.6, dropped: 0.3},
+		{name: "far away", up: 50, down: 50, delay: 150 * time.Millisecond, least: 0.6, dropped: 0.4},
 		{name: "loss", up: 20, down: 20, delay: 10 * time.Millisecond, loss: 0.02, least: 0.8},
 		{name: "much loss", up: 5, down: 5, delay: 10 * time.Millisecond, loss: 0.1, least: 0.6},
 	} {
