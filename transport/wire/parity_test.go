@@ -177,3 +177,19 @@ func switchOn(r *wire.Repairer, seq uint16, now time.Time) {
 	r.Datagram(d, now, func([]byte) {})
 	r.Datagram(p.Append(nil, seq+1), now, func([]byte) {})
 }
+
+// A datagram covered, and a twentieth of its PARITY.
+func BenchmarkProtect(b *testing.B) {
+	var p wire.Protector
+	d := make([]byte, 1388)
+	out := make([]byte, 0, 2048)
+	b.ReportAllocs()
+	b.SetBytes(int64(len(d)))
+	for i := 0; b.Loop(); i++ {
+		binary.BigEndian.PutUint16(d, uint16(i))
+		p.Add(d)
+		if p.Covers() == 20 {
+			p.Append(out, uint16(i))
+		}
+	}
+}
