@@ -6,6 +6,7 @@ package test_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -81,16 +82,28 @@ func iperf(t *testing.T, from *lab.Host, to string, flags ...string) iperfSum {
 			args = append(args, flag)
 		}
 	}
-	out := from.MustRun("iperf3", args...)
 	var report struct {
-		End struct {
+		Error string // iperf3 may tell of one and exit with 0
+		End   struct {
 			Sum         iperfSum
 			SumReceived iperfSum `json:"sum_received"`
 		}
 	}
-	if err := json.Unmarshal([]byte(out), &report); err != nil {
-		t.Fatalf("iperf3 --json: %v\n%s", err, out)
-	}
+	// The server takes one at a time, and is busy for a moment after the last.
+	lab.Wait(t, recvWait, "iperf3 has run", func() error {
+		out, err := from.Run("iperf3", args...)
+		if err != nil {
+			return err
+		}
+		report.Error = ""
+		if err := json.Unmarshal([]byte(out), &report); err != nil {
+			return fmt.Errorf("iperf3 --json: %w\n%s", err, out)
+		}
+		if report.Error != "" {
+			return errors.New(report.Error)
+		}
+		return nil
+	})
 	if report.End.Sum.Packets > 0 { // UDP
 		return report.End.Sum
 	}
