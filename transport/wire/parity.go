@@ -165,7 +165,10 @@ func (r *Repairer) Datagram(d []byte, now time.Time, pass func(d []byte)) {
 	switch ahead := int16(seq - r.next); {
 	case ahead < 0:
 		// It was given up, or is here by repair already.
-		if s := r.slot(seq); int16(r.high-seq) <= repairWindow && s.d == nil {
+		if int16(r.high-seq) > repairWindow {
+			break // its place is another's
+		}
+		if s := r.slot(seq); s.d == nil {
 			s.d = d
 			pass(d)
 		}

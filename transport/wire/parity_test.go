@@ -148,6 +148,30 @@ func TestRepairWaits(t *testing.T) {
 	}
 }
 
+// What comes far too late takes nobody's place.
+func TestRepairTooLate(t *testing.T) {
+	var (
+		r   wire.Repairer
+		got []uint16
+		now = time.Unix(0, 0)
+	)
+	pass := func(d []byte) { got = append(got, binary.BigEndian.Uint16(d)) }
+	datagram := func(seq uint16) []byte { return append(binary.BigEndian.AppendUint16(nil, seq), 1, 0, 0) }
+	switchOn(&r, 9, now)
+	for seq := uint16(11); seq < 100; seq++ {
+		if seq != 95 {
+			r.Datagram(datagram(seq), now, pass) // from 96 on they wait
+		}
+	}
+	r.Datagram(datagram(97-64), now, pass)
+	r.Datagram(datagram(95), now, pass)
+	for i, seq := range got[len(got)-5:] {
+		if seq != uint16(95+i) {
+			t.Fatalf("passed on %v at the end, want 95 to 99", got[len(got)-5:])
+		}
+	}
+}
+
 // Hostile PARITY records make nobody panic, nor keep memory.
 func FuzzRepair(f *testing.F) {
 	f.Add([]byte{0, 1, 6, 0, 10, 0, 0, 0, 0, 0, 1, 0, 2, 7, 7})
