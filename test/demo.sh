@@ -12,6 +12,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
+. test/wait.sh
 
 readonly ns=${DEMO:-l2b-demo} program=${L2BRIDGE:-$PWD/bin/l2bridge}
 readonly dir=/run/$ns
@@ -191,18 +192,6 @@ ready_or_dead() {
 
 listening() {
 	inside nas ss -Hltn 'sport = :5201' | grep -q .
-}
-
-# wait_for WHAT COMMAND... repeats a command until it succeeds, 20 s at most.
-wait_for() {
-	local end=$((SECONDS + 20))
-	until "${@:2}" >/dev/null 2>&1; do
-		if ((SECONDS >= end)); then
-			echo "waited 20 s for $1" >&2
-			return 1
-		fi
-		sleep 0.1
-	done
 }
 
 say() {

@@ -14,6 +14,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
+. test/wait.sh
 
 export DEMO=l2b-profile L2BRIDGE=$PWD/dist/profile/l2bridge L2BRIDGE_PROFILE=$PWD/dist/profile/raw
 readonly out=$PWD/dist/profile seconds=${TIME:-5} server=10.77.0.1
@@ -69,17 +70,5 @@ gateway() { ip netns pids "$DEMO-gw-$1"; }
 inside() { ip netns exec "$DEMO-$1" "${@:2}"; }
 
 listening() { inside nas ss -Hltn 'sport = :5201' | grep -q .; }
-
-# wait_for WHAT COMMAND... repeats a command until it succeeds, 20 s at most.
-wait_for() {
-	local end=$((SECONDS + 20))
-	until "${@:2}" >/dev/null 2>&1; do
-		if ((SECONDS >= end)); then
-			echo "waited 20 s for $1" >&2
-			return 1
-		fi
-		sleep 0.1
-	done
-}
 
 main "$@"

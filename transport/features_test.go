@@ -26,8 +26,8 @@ func TestFeaturesOfPeers(t *testing.T) {
 				if at == home {
 					other = ms[1].ID
 				}
-				f, ok := at.Features()[other]
-				return ok && f == want && len(at.Features()) == 1
+				all := at.Peers()
+				return len(all) == 1 && all[0].State == "up" && all[0].ID == other && all[0].Takes == want
 			}
 		}
 		until(t, "home knows that office takes nothing", 5*time.Second, takes(home, 0))
@@ -35,6 +35,9 @@ func TestFeaturesOfPeers(t *testing.T) {
 		office.SetLAN(1500, few)
 		until(t, "home knows what office takes now", 5*time.Second, takes(home, few))
 		office.stop()
-		until(t, "home has no peer", 10*time.Second, func() bool { return len(home.Features()) == 0 })
+		until(t, "home has no peer", 10*time.Second, func() bool {
+			all := home.Peers()
+			return len(all) == 1 && all[0].State == "down" && all[0].Takes == 0
+		})
 	})
 }

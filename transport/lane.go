@@ -33,11 +33,10 @@ type lane struct {
 	out     atomic.Pointer[egress.Lane]
 	retired chan struct{} // closed when the lane is not needed any more
 
-	carried  atomic.Uint64 // datagrams with frames, both ways
-	parity   atomic.Int32  // datagrams that each PARITY covers; 0 for none
-	repaired atomic.Uint64 // datagrams made good
-	seen     uint64        // of these, by steer
-	active   time.Time     // when steer saw more of them; zero at first
+	parity  atomic.Int32  // datagrams that each PARITY covers; 0 for none
+	carried atomic.Uint64 // datagrams with frames, both ways
+	seen    uint64        // of these, by steer
+	active  time.Time     // when steer saw more of them; zero at first
 
 	packer wire.Packer
 	size   atomic.Int32 // greatest datagram that the connection takes at present
@@ -245,7 +244,6 @@ func (l *lane) receive(next func() ([]byte, error), mtu int, drops *wire.Drops, 
 	}
 	take := func(d []byte) { frames = r.Datagram(d, now, frames) }
 	wait := func(timer *time.Timer) {
-		l.repaired.Store(rep.Repaired)
 		if r.Waits() || rep.Waits() {
 			timer.Reset(wire.SalvageAfter)
 		}
@@ -325,8 +323,7 @@ func (l *lane) beat(ctx context.Context) error {
 			l.measure()
 		}
 		if err := l.conn.SendDatagram(wire.AppendHeartbeat(nil, l.packer.Seq(), mode, nonce, size)); err != nil {
-			var tooLarge *quic.DatagramTooLargeError
-			if !errors.As(err, &tooLarge) {
+			if !isTooLarge(err) {
 				return err
 			}
 			l.measure() // the size has just changed; the next probe has it

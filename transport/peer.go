@@ -197,6 +197,7 @@ type Status struct {
 	Lanes   int           // that carry frames
 	Kex     string        // key exchange
 	MTU     int           // of its LAN
+	Takes   wire.Features // which frames beside plain ones, while it is up
 	Error   string        // what stands in the way of connecting
 
 	RxFrames, TxFrames, RxBytes, TxBytes uint64
@@ -225,6 +226,7 @@ func (p *Peer) status() Status {
 	st.Lanes = max(1, len(s.dataLanes()))
 	st.Kex = s.data.conn.ConnectionState().TLS.CurveID.String()
 	st.MTU = int(s.control.hello.MTU)
+	st.Takes = s.control.hello.Features & superframes
 	return st
 }
 

@@ -46,10 +46,9 @@ func (b backend) Status() control.Status {
 	if len(peers) == 0 && s.member.Founder() {
 		st.Hints = append(st.Hints, `no other site yet: "l2bridge invite SITE" prints a token for one`)
 	}
-	takes := s.mesh.Features()
 	for _, p := range peers {
-		if f, up := takes[p.ID]; up && s.cfg.Superframes {
-			st.Hints = append(st.Hints, peerHints(p.Site, f, granted)...)
+		if p.State == "up" && s.cfg.Superframes {
+			st.Hints = append(st.Hints, peerHints(p.Site, p.Takes, granted)...)
 		}
 		switch {
 		case p.State == "down" && !p.Unknown:
@@ -94,7 +93,6 @@ func (s *site) describeTAP(st *control.Status, dev *tap.Device) {
 // Peers implements control.Backend.
 func (b backend) Peers() []control.Peer {
 	all := []control.Peer{}
-	takes := b.s.mesh.Features()
 	for _, p := range b.s.mesh.Peers() {
 		out := control.Peer{
 			Site: p.Site, State: control.PeerState(p.State), Addr: p.Addr, SinceMS: since(p.Since),
@@ -104,7 +102,7 @@ func (b backend) Peers() []control.Peer {
 		}
 		if !p.Unknown {
 			out.ID = p.ID.String()
-			out.Features = featureNames(takes[p.ID])
+			out.Features = featureNames(p.Takes)
 		}
 		all = append(all, out)
 	}

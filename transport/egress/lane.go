@@ -29,8 +29,8 @@ const (
 	newWork = 64 << 10
 )
 
-// Lane is one way out of a Queue. It is a wire.Source. Its methods but Limit
-// and Work are called by one goroutine, its taker.
+// Lane is one way out of a Queue. It is a wire.Source. Its methods are called by
+// one goroutine, its taker, but for those that say otherwise.
 type Lane struct {
 	q     *Queue
 	ready chan struct{} // holds a token when a flow has been listed
@@ -52,6 +52,7 @@ type Lane struct {
 	born int     // items begun
 	run  int     // urgent frames in a row
 	size int     // the longest object that fits in this datagram when it is empty
+	due  bool    // Wait has seen that a ping is
 	tick *time.Timer
 }
 
@@ -152,8 +153,15 @@ func (q *Queue) adoptLocked() {
 }
 
 // Limit sets how long the pieces are, in bytes, that superframes are sent in:
-// on a slow line a whole one would arrive late.
+// on a slow line a whole one would arrive late. It may be called by any goroutine.
 func (l *Lane) Limit(bytes int) { l.limit.Store(int64(bytes)) }
+
+// signal tells those lanes whose bit is set that they have something to do.
+func signal(lanes []*Lane, wake uint64) {
+	for ; wake != 0; wake &= wake - 1 {
+		lanes[bits.TrailingZeros64(wake)].signal()
+	}
+}
 
 func (l *Lane) signal() {
 	select {
@@ -190,14 +198,14 @@ func (l *Lane) Poke() {
 // Ping reports whether a ping is due, to be sent by the lane at once, with the
 // time at. It is called after each Wait.
 func (l *Lane) Ping() (at time.Duration, due bool) {
-	l.q.mu.Lock()
-	defer l.q.mu.Unlock()
-	if !l.poked {
+	if !l.due {
 		return 0, false
 	}
+	l.q.mu.Lock()
+	defer l.q.mu.Unlock()
 	// Above every time at which a flow left the lane before, and below all at
 	// which one does from now on, however coarse the clock is.
-	l.poked, l.pinged = false, max(l.q.clock(), l.pinged)+1
+	l.due, l.poked, l.pinged = false, false, max(l.q.clock(), l.pinged)+1
 	return l.pinged, true
 }
 
@@ -226,9 +234,7 @@ func (l *Lane) Cleared(at time.Duration) {
 	}
 	lanes := q.lanes
 	q.mu.Unlock()
-	for ; wake != 0; wake &= wake - 1 {
-		lanes[bits.TrailingZeros64(wake)].signal()
-	}
+	signal(lanes, wake)
 }
 
 // Wait blocks until a frame waits and the line is free, or a ping is due, and
@@ -237,7 +243,8 @@ func (l *Lane) Wait(ctx context.Context) bool {
 	for {
 		l.q.mu.Lock()
 		l.now = l.q.clock()
-		some := l.someLocked() || l.poked
+		l.due = l.poked
+		some := l.someLocked() || l.due
 		pause := l.q.line.busy(l.now)
 		l.q.mu.Unlock()
 		var tick <-chan time.Time

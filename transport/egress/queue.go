@@ -5,7 +5,6 @@
 package egress
 
 import (
-	"math/bits"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -134,9 +133,7 @@ func (q *Queue) Push(frames []*frame.Buf) {
 	}
 	lanes := q.lanes
 	q.mu.Unlock()
-	for ; wake != 0; wake &= wake - 1 {
-		lanes[bits.TrailingZeros64(wake)].signal()
-	}
+	signal(lanes, wake)
 }
 
 // makeRoomLocked takes the memory for frames: a peer that never gets one needs

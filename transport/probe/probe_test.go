@@ -28,7 +28,6 @@ type way struct {
 	loss  float64
 	queue time.Duration // what it holds
 	most  int           // longer frames vanish; 0 for none
-	less  int           // how much a frame of this length loses of its end
 	to    *probe.End
 	mtu   int
 

@@ -133,7 +133,9 @@ func (t *test) missing(some []int) (rest []int) {
 func (t *test) sendSizes(some []int) {
 	t.mu.Lock()
 	for _, n := range some {
-		t.came[n] = t.came[n] // waited for
+		if _, waits := t.came[n]; !waits {
+			t.came[n] = false
+		}
 	}
 	t.mu.Unlock()
 	frames := make([]*frame.Buf, 0, len(some))

@@ -8,18 +8,15 @@ import (
 	"time"
 )
 
-// parityLen is a PARITY without its bytes; paritySpan is how many datagrams it
-// can tell of; parityCost is by how much the datagrams that it covers must be
-// shorter than the greatest, for it to fit in one.
 const (
-	parityLen  = tagLen + 2 + 4 + 2
-	paritySpan = 32
-	parityCost = parityLen
+	parityLen  = tagLen + 2 + 4 + 2 // a PARITY without its bytes
+	paritySpan = 32                 // datagrams that it can tell of
 )
 
 // ParityCost is by how many bytes datagrams must be shorter than the greatest
-// that the lane takes while they are protected.
-const ParityCost = parityCost
+// that the lane takes while they are protected: else a PARITY, as long as the
+// longest of them, would not fit in one.
+const ParityCost = parityLen
 
 // Protector makes the PARITY records of a lane (section 3a): the sum of a few
 // datagrams, from which the far side makes one that was lost. It is used by the
