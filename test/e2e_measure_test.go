@@ -6,6 +6,7 @@ package test_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -70,7 +71,12 @@ func TestMeasureInterrupted(t *testing.T) {
 	s := lab.TwoSites(t, lab.Options{})
 	link(t, s)
 	p := s.A.Start("test", "b", "--time", "30s")
-	time.Sleep(2 * time.Second)
+	lab.Wait(t, 10*time.Second, "the test has put a load on the WAN", func() error {
+		if sent := s.A.Gateway.Link(lab.WANLink).Attrs().Statistics.TxBytes; sent < 4<<20 {
+			return fmt.Errorf("%d bytes sent", sent)
+		}
+		return nil
+	})
 	begin := time.Now()
 	if err := p.End(syscall.SIGINT); lab.ExitCode(err) != 1 {
 		t.Errorf("%v, want exit code 1", err)

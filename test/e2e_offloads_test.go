@@ -44,6 +44,32 @@ type stream struct {
 	end            atomic.Bool
 }
 
+// bothWays has a stream run from the first host of each site to that of the other,
+// until finish, which checks that all that was sent has arrived as it was.
+func bothWays(t *testing.T, s *lab.Sites) (ways []*stream, finish func()) {
+	a, b := s.A.Hosts[0], s.B.Hosts[0]
+	ways = []*stream{newStream(t, a, b), newStream(t, b, a)}
+	var g errgroup.Group
+	for _, w := range ways {
+		g.Go(w.write)
+		g.Go(w.read)
+	}
+	return ways, func() {
+		t.Helper()
+		for _, w := range ways {
+			w.end.Store(true)
+		}
+		if err := g.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		for i, w := range ways {
+			if !w.whole() {
+				t.Errorf("way %d: %d bytes arrived altered", i, w.passed.Load())
+			}
+		}
+	}
+}
+
 func newStream(t *testing.T, from, to *lab.Host) *stream {
 	s := &stream{sent: sha256.New(), received: sha256.New()}
 	s.near, s.far = connect(t, from, to)
@@ -131,26 +157,11 @@ func TestPeerWithoutSuperframes(t *testing.T) {
 	}
 
 	before := drops(t, s)
-	ways := []*stream{newStream(t, s.A.Hosts[0], s.B.Hosts[0]), newStream(t, s.B.Hosts[0], s.A.Hosts[0])}
-	var g errgroup.Group
-	for _, w := range ways {
-		g.Go(w.write)
-		g.Go(w.read)
-	}
+	ways, finish := bothWays(t, s)
 	for _, w := range ways {
 		w.wait(t, amount)
 	}
-	for _, w := range ways {
-		w.end.Store(true)
-	}
-	if err := g.Wait(); err != nil {
-		t.Fatal(err)
-	}
-	for i, w := range ways {
-		if !w.whole() {
-			t.Errorf("way %d: %d bytes arrived altered", i, w.passed.Load())
-		}
-	}
+	finish()
 	rise := dropped(before, drops(t, s))
 	t.Logf("%d and %d MB; drops %v", ways[0].passed.Load()>>20, ways[1].passed.Load()>>20, rise)
 	for reason, n := range rise {
@@ -194,12 +205,7 @@ func TestPathNarrowsUnderTCP(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s, upA, upB := join(t, lab.Options{Hosts: 1, Narrow: 1500})
-			ways := []*stream{newStream(t, s.A.Hosts[0], s.B.Hosts[0]), newStream(t, s.B.Hosts[0], s.A.Hosts[0])}
-			var g errgroup.Group
-			for _, w := range ways {
-				g.Go(w.write)
-				g.Go(w.read)
-			}
+			ways, finish := bothWays(t, s)
 			wantPath := func(what string, good func(int) bool) {
 				t.Helper()
 				lab.Wait(t, 30*time.Second, what, func() error {
@@ -224,17 +230,7 @@ func TestPathNarrowsUnderTCP(t *testing.T) {
 			for _, w := range ways {
 				w.wait(t, amount)
 			}
-			for _, w := range ways {
-				w.end.Store(true)
-			}
-			if err := g.Wait(); err != nil {
-				t.Fatal(err)
-			}
-			for i, w := range ways {
-				if !w.whole() {
-					t.Errorf("way %d: %d bytes arrived altered", i, w.passed.Load())
-				}
-			}
+			finish()
 			alive(t, upA, upB)
 		})
 	}
