@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -122,7 +123,7 @@ func evilWorld(t *testing.T, f func(t *testing.T, w *world, home *node, e *evil)
 		e := w.evil(t, ms[2], "192.0.2.66")
 		attached := home.peer("office")
 		synctest.Wait()
-		before := runtime.NumGoroutine()
+		before := len(bubbled())
 		f(t, w, home, e)
 		time.Sleep(10 * time.Second)
 		exchange(t, home, office, 10)
@@ -132,16 +133,37 @@ func evilWorld(t *testing.T, f func(t *testing.T, w *world, home *node, e *evil)
 		e.tr.Close()
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		// One that has just returned still counts for a moment.
-		n := runtime.NumGoroutine()
-		for i := 0; n > before && i < 1000; i++ {
-			runtime.Gosched()
-			n = runtime.NumGoroutine()
-		}
-		if n > before {
-			t.Errorf("%d goroutines, %d before", n, before)
+		if now := bubbled(); len(now) > before {
+			t.Errorf("%d goroutines, %d before:\n\n%s", len(now), before, strings.Join(now, "\n\n"))
 		}
 	})
+}
+
+// bubbled returns the stacks of the goroutines of this test, blocked for good as
+// they are after synctest.Wait. Those of the runtime and of other tests, which
+// come and go as they like, are not among them.
+func bubbled() (stacks []string) {
+	buf := make([]byte, 1<<20)
+	for {
+		n := runtime.Stack(buf, true)
+		if n < len(buf) {
+			buf = buf[:n]
+			break
+		}
+		buf = make([]byte, 2*len(buf))
+	}
+	all := strings.Split(string(buf), "\n\n")
+	// The first is who asks: "goroutine 7 [running, synctest bubble 3]:".
+	_, bubble, ok := strings.Cut(all[0][:strings.IndexByte(all[0], '\n')], "synctest bubble ")
+	if !ok {
+		panic("not in a bubble: " + all[0])
+	}
+	for _, stack := range all {
+		if head, _, _ := strings.Cut(stack, "\n"); strings.HasSuffix(head, "synctest bubble "+bubble) {
+			stacks = append(stacks, stack)
+		}
+	}
+	return stacks
 }
 
 func TestBrokenGreeting(t *testing.T) {
@@ -304,7 +326,7 @@ func TestClosedAsItJoins(t *testing.T) {
 // What is half open is bounded, and does not keep others out.
 func TestHalfOpen(t *testing.T) {
 	evilWorld(t, func(t *testing.T, w *world, home *node, e *evil) {
-		before := runtime.NumGoroutine()
+		before := len(bubbled())
 		var conns sync.WaitGroup
 		var mu sync.Mutex
 		refused, proven := 0, 0
@@ -341,7 +363,7 @@ func TestHalfOpen(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		// A connection is a few goroutines at each end, and two of the test.
-		if n := runtime.NumGoroutine() - before; n > 200*14 {
+		if n := len(bubbled()) - before; n > 200*14 {
 			t.Errorf("%d goroutines for 200 connections", n)
 		}
 		conns.Wait()

@@ -317,7 +317,7 @@ func measure() footprint {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return footprint{runtime.NumGoroutine(), m.HeapAlloc}
+	return footprint{len(bubbled()), m.HeapAlloc}
 }
 
 // An idle hour: nobody comes or goes, and few packets pass.

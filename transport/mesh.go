@@ -97,6 +97,10 @@ type Config struct {
 	// Changed, optional, is told that a peer has come or gone.
 	Changed func()
 
+	// Event, optional, is told what happens to peers. It must not block, and
+	// may be called from several goroutines at once.
+	Event func(Event)
+
 	Log *slog.Logger
 }
 
@@ -225,7 +229,7 @@ func (m *Mesh) getLAN() lan {
 func (m *Mesh) serve(ctx context.Context, p *Peer) {
 	for {
 		m.cfg.Log.Info("peer up", "peer", p, "addr", p.addr())
-		m.changed()
+		m.event(p.event(EventUp))
 		err := m.cfg.Serve(ctx, p)
 		if s := p.session.Load(); err != nil && s != nil {
 			// There is a session and no port for it. Let it go, so that the
@@ -243,7 +247,7 @@ func (m *Mesh) serve(ctx context.Context, p *Peer) {
 			p.served = false
 		}
 		m.mu.Unlock()
-		m.changed()
+		m.event(p.event(EventDown))
 		if gone {
 			return
 		}

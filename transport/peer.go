@@ -184,6 +184,18 @@ func (p *Peer) addr() string {
 	return ""
 }
 
+// event returns something that has happened to the peer.
+func (p *Peer) event(kind EventKind) Event {
+	e := Event{Kind: kind, Site: p.String(), ID: p.id}
+	if s := p.session.Load(); s != nil {
+		e.Addr = s.control.remote()
+	}
+	if why := p.why(); kind == EventDown && why != nil {
+		e.Reason = identity.Clean(why.Error())
+	}
+	return e
+}
+
 // Status is what is known of a peer.
 type Status struct {
 	Site    string

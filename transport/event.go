@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"net/netip"
+
+	"github.com/l2bridge/l2bridge/transport/identity"
+)
+
+// EventKind says what has happened between this site and another one.
+type EventKind string
+
+// What happens to a peer.
+const (
+	EventUp      EventKind = "up"      // frames pass, directly
+	EventRelayed EventKind = "relayed" // frames pass, by way of a third site
+	EventSuspect EventKind = "suspect" // nothing is heard of it; it is dialled anew
+	EventHeard   EventKind = "heard"   // it is heard again after all
+	EventDown    EventKind = "down"    // no frames pass any more
+	EventMoved   EventKind = "moved"   // it has another address
+	EventNarrow  EventKind = "narrow"  // the path to it takes smaller packets than before
+	EventTwice   EventKind = "twice"   // two machines use its key
+)
+
+// Event is one thing that has happened.
+type Event struct {
+	Kind   EventKind
+	Site   string // of the peer
+	ID     identity.ID
+	Addr   netip.AddrPort // of the peer; not valid when there is none
+	Via    string         // site that relays, "" when direct
+	Reason string         // why it is so, for people; "" when nothing is to be said
+}
+
+// event tells whoever wants to know.
+func (m *Mesh) event(e Event) {
+	if m.cfg.Event != nil {
+		m.cfg.Event(e)
+	}
+	m.changed()
+}
