@@ -20,6 +20,7 @@ const (
 	STRIPE                      // puts striped objects back in order
 	VIA                         // takes objects that a relay has forwarded
 	TEST                        // answers the objects of a test
+	PARITY                      // takes PARITY records
 )
 
 // The types of control messages, and sizes in bytes (§2).
@@ -27,6 +28,11 @@ const (
 	typeHello    = 1
 	typeLanes    = 2
 	typeProbeAck = 3
+	typeHave     = 4
+	typeMember   = 5
+	typeLinks    = 6
+	typeSeen     = 7
+	typePunch    = 8
 
 	messageHeader = 3 // type u8, length u16
 	maxBody       = 16384
@@ -41,7 +47,8 @@ const (
 // to be closed with code 1.
 var ErrProtocol = errors.New("protocol error")
 
-// Message is a [Hello] or a [ProbeAck].
+// Message is a [Hello], [Lanes], [ProbeAck], [Have], [Announcement], [Links],
+// [Seen] or [Punch].
 type Message interface {
 	// Append appends the message with its header to b.
 	Append(b []byte) []byte
@@ -104,6 +111,7 @@ type Control struct {
 	Dialled *Hello
 
 	hello *Hello // what the other side said
+	have  bool   // it sent a HAVE
 	rest  []byte // the beginning of a message
 }
 
@@ -150,22 +158,37 @@ func (c *Control) message(typ byte, body []byte) (Message, error) {
 	if c.hello == nil && typ != typeHello {
 		return nil, fmt.Errorf("%w: first message of type %d (want HELLO)", ErrProtocol, typ)
 	}
-	switch typ {
-	case typeHello:
+	if typ == typeHello {
 		return c.readHello(body)
-	case typeProbeAck:
-		// Reading: what is skipped may have any body.
-		if c.hello.Lane == 0 {
-			return parseProbeAck(body)
-		}
+	}
+	// Reading: what is skipped may have any body.
+	if c.hello.Lane != 0 {
+		return nil, nil
+	}
+	switch typ {
 	case typeLanes:
-		if c.hello.Lane != 0 {
-			break
-		}
-		if len(body) < 1 {
-			return nil, fmt.Errorf("%w: LANES without a body", ErrProtocol)
+		if err := checkBody("LANES", body, 1); err != nil {
+			return nil, err
 		}
 		return Lanes{body[0]}, nil
+	case typeProbeAck:
+		return parseProbeAck(body)
+	case typeHave:
+		// Reading: one that is ignored is lawful all the same.
+		h, err := parseHave(body)
+		if err != nil || c.have {
+			return nil, err
+		}
+		c.have = true
+		return h, nil
+	case typeMember:
+		return parseAnnouncement(body)
+	case typeLinks:
+		return parseLinks(body)
+	case typeSeen:
+		return parseSeen(body)
+	case typePunch:
+		return parsePunch(body)
 	}
 	return nil, nil
 }

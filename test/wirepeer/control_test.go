@@ -89,8 +89,8 @@ func TestControl(t *testing.T) {
 		{name: "probe ack of a later version", law: appended, in: after(greet0, message(3, 7, 0, 0, 0, 0, 0, 0, 1, 2, 9)), want: []wirepeer.Message{control, wirepeer.ProbeAck{Lane: 7, Nonce: 258}}},
 		{name: "probe ack too short", law: errs, in: after(greet0, message(3, 7, 0, 0, 0, 0, 0, 0, 1)), want: []wirepeer.Message{control}, err: true},
 		{name: "probe ack on another lane", law: skipped, in: after(greet, message(3, 7, 0, 0, 0, 0, 0, 0, 1, 2), message(3)), want: []wirepeer.Message{hello()}},
-		{name: "unknown types", law: skipped, in: after(greet, message(0, 1, 2), message(4), message(255, make([]byte, 16384)...)), want: []wirepeer.Message{hello()}},
-		{name: "reserved type", law: "| 4 to 31 | reserved: members, revocation, relays, hole punching | 0 |", in: after(greet0, message(4, 1, 2)), want: []wirepeer.Message{control}},
+		{name: "unknown types", law: skipped, in: after(greet, message(0, 1, 2), message(9), message(255, make([]byte, 16384)...)), want: []wirepeer.Message{hello()}},
+		{name: "reserved type", law: "| 9 to 31 | reserved: revocation | 0 |", in: after(greet0, message(9, 1, 2)), want: []wirepeer.Message{control}},
 		{name: "lanes", law: "LANES: `want u8`", in: after(greet0, message(2, 5, 9)), want: []wirepeer.Message{control, wirepeer.Lanes{Want: 5}}},
 		{name: "lanes on another lane", law: skipped, in: after(greet, message(2)), want: []wirepeer.Message{hello()}},
 		{name: "lanes without a body", law: errs, in: after(greet0, message(2)), want: []wirepeer.Message{control}, err: true},
@@ -148,6 +148,7 @@ func TestFeatures(t *testing.T) {
 		{wirepeer.STRIPE, "| 4 | STRIPE |"},
 		{wirepeer.VIA, "| 5 | VIA |"},
 		{wirepeer.TEST, "| 6 | TEST |"},
+		{wirepeer.PARITY, "| 7 | PARITY |"},
 	} {
 		bit := int(c.row[2] - '0')
 		if c.feature != 1<<bit || !strings.Contains(law, c.row) {
@@ -164,6 +165,14 @@ func FuzzControl(f *testing.F) {
 	f.Add(hello().Append(nil))
 	f.Add(wirepeer.ProbeAck{Lane: 1, Nonce: 2}.Append(greet.Append(nil)))
 	f.Add(append(greet.Append(nil), 9, 0xff, 0xff))
+	mesh := greet.Append(nil)
+	for _, m := range []wirepeer.Message{
+		wirepeer.Have{{Member: wirepeer.Member{1}, Version: 2}}, announcement(), wirepeer.Links{{1}, {2}},
+		wirepeer.Seen{Address: [16]byte{1}, Port: 3}, wirepeer.Punch{Source: wirepeer.Member{4}},
+	} {
+		mesh = m.Append(mesh)
+	}
+	f.Add(mesh)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		whole, pieces := wirepeer.Control{ID: hello().ID}, wirepeer.Control{ID: hello().ID}
 		want, wantErr := whole.Read(b)
