@@ -23,11 +23,16 @@ const (
 	CloseRevoked
 )
 
-// Types of control messages.
+// Types of control messages. All but HELLO are for lane 0.
 const (
 	TypeHello    = 1
 	TypeLanes    = 2
 	TypeProbeAck = 3
+	TypeHave     = 4
+	TypeMember   = 5
+	TypeLinks    = 6
+	TypeSeen     = 7
+	TypePunch    = 8
 )
 
 const (

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -346,6 +347,10 @@ func FuzzReceiver(f *testing.F) {
 func FuzzControl(f *testing.F) {
 	f.Add(wire.Hello{Lane: 1, ConnIDLen: 17, MTU: 1500, Features: 7}.Append(nil))
 	f.Add(wire.ProbeAck{Lane: 2, Nonce: 3}.Append(nil))
+	f.Add(wire.Lanes{Want: 4}.Append(nil))
+	f.Add(wire.Have{{wire.ShortID{1}, 2}}.Append(announce(f, site)))
+	f.Add(wire.Links{{1}, {2}}.Append(wire.Punch{Source: wire.ShortID{3}}.Append(nil)))
+	f.Add(wire.Seen{netip.MustParseAddrPort("192.0.2.1:4433")}.Append(nil))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		r := bytes.NewReader(in)
 		for {
@@ -353,18 +358,30 @@ func FuzzControl(f *testing.F) {
 			if err != nil {
 				return
 			}
-			var again []byte
+			var m interface{ Append(p []byte) []byte }
 			switch typ {
 			case wire.TypeHello:
-				if m, err := wire.ParseHello(body); err == nil {
-					again = m.Append(nil)
-				}
+				m, err = wire.ParseHello(body)
+			case wire.TypeLanes:
+				m, err = wire.ParseLanes(body)
 			case wire.TypeProbeAck:
-				if m, err := wire.ParseProbeAck(body); err == nil {
-					again = m.Append(nil)
-				}
+				m, err = wire.ParseProbeAck(body)
+			case wire.TypeHave:
+				m, err = wire.ParseHave(body)
+			case wire.TypeLinks:
+				m, err = wire.ParseLinks(body)
+			case wire.TypeSeen:
+				m, err = wire.ParseSeen(body)
+			case wire.TypePunch:
+				m, err = wire.ParsePunch(body)
+			default: // a MEMBER has a target of its own
+				continue
 			}
-			if again != nil && !bytes.HasPrefix(body, again[3:]) {
+			if err != nil {
+				continue
+			}
+			again := m.Append(nil)
+			if !bytes.HasPrefix(body, again[3:]) {
 				t.Errorf("type %d body %x is written again as %x", typ, body, again)
 			}
 		}
