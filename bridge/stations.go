@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/l2bridge/l2bridge/fdb"
 	"github.com/l2bridge/l2bridge/internal/frame"
 )
 
@@ -120,6 +121,14 @@ func (s *Switch) Cramped() (names []string) {
 		}
 	}
 	return names
+}
+
+// PortName returns the name of an attached port, "" of any other.
+func (s *Switch) PortName(id fdb.Port) string {
+	if set := s.ports.Load(); int(id) < len(set.byID) && set.byID[id] != nil {
+		return set.byID[id].name
+	}
+	return ""
 }
 
 // Behind returns the name and group of the port where a station is.

@@ -34,6 +34,18 @@ func TestStationsAreInOrder(t *testing.T) {
 	)
 }
 
+func TestPortName(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, bridge.Config{})
+	s.a.input(hello(2))
+	id, _ := s.table.Lookup(s.table.Now(), station(2))
+	for id, want := range map[fdb.Port]string{id: "site-a", 0: "", fdb.MaxPorts: ""} {
+		if name := s.PortName(id); name != want {
+			t.Errorf("port %d is called %q, want %q", id, name, want)
+		}
+	}
+}
+
 // TestStaticOutlivesItsPort follows a static entry whose port comes and goes.
 func TestStaticOutlivesItsPort(t *testing.T) {
 	t.Parallel()

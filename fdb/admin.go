@@ -18,6 +18,14 @@ func (t *Table) AddStatic(s frame.Station, p Port) error {
 	if s.IsGroup() || s.IsZero() {
 		return fmt.Errorf("station %v: not the address of one station", s)
 	}
+	if err := t.fix(s, p); err != nil {
+		return err
+	}
+	t.tell(Change{Kind: Fixed, Station: s, Port: p})
+	return nil
+}
+
+func (t *Table) fix(s frame.Station, p Port) error {
 	now := t.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -41,19 +49,22 @@ func (t *Table) AddStatic(s frame.Station, p Port) error {
 // Delete forgets s, static or not, and reports whether it was there.
 func (t *Table) Delete(s frame.Station) bool {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	e, v := t.store.findLocked(s)
+	if v != 0 {
+		t.removeLocked(e)
+	}
+	t.mu.Unlock()
 	if v == 0 {
 		return false
 	}
-	t.removeLocked(e)
+	t.tell(Change{Kind: Deleted, Station: s, Port: v.port()})
 	return true
 }
 
 // Flush forgets the learned stations of p, or of all ports if p is 0, and
 // returns how many there were. Static ones stay.
 func (t *Table) Flush(p Port) int {
-	return t.removeAll(func(v value) bool { return v.dynamic() && (p == 0 || v.port() == p) })
+	return t.removeAll(Deleted, func(v value) bool { return v.dynamic() && (p == 0 || v.port() == p) })
 }
 
 // Entry is what the table knows about a station.

@@ -6,6 +6,8 @@ import (
 	"context"
 	"math"
 	"time"
+
+	"github.com/l2bridge/l2bridge/internal/frame"
 )
 
 // Tick is a time in units of 100 ms since New. It wraps after 13 years, which
@@ -56,23 +58,27 @@ func (t *Table) Run(ctx context.Context) error {
 // were. It reads the used part of the table once, without the lock but for the
 // time it takes to remove one station.
 func (t *Table) Sweep(now Tick) int {
-	n := t.removeAll(func(v value) bool { return v != 0 && t.isExpired(v, now) })
+	n := t.removeAll(Aged, func(v value) bool { return v != 0 && t.isExpired(v, now) })
 	t.mu.Lock()
 	t.expired += uint64(n)
 	t.mu.Unlock()
 	return n
 }
 
-// removeAll forgets the stations that are in the table now and match, and
-// returns how many there were. match is false for 0.
-func (t *Table) removeAll(match func(value) bool) int {
+// removeAll forgets the stations that are in the table now and match, tells so,
+// and returns how many there were. match is false for 0.
+func (t *Table) removeAll(kind ChangeKind, match func(value) bool) int {
 	t.mu.Lock()
 	used := t.store.usedLocked()
 	t.mu.Unlock()
 	n := 0
 	for i := range used {
 		e := &used[i]
-		if match(value(e.value.Load())) && t.removeIf(e, match) {
+		if !match(value(e.value.Load())) {
+			continue
+		}
+		if s, p, ok := t.removeIf(e, match); ok {
+			t.tell(Change{Kind: kind, Station: s, Port: p})
 			n++
 		}
 	}
@@ -80,15 +86,16 @@ func (t *Table) removeAll(match func(value) bool) int {
 }
 
 // removeIf forgets the station of e if it matches at that moment: it may just
-// have been refreshed.
-func (t *Table) removeIf(e *entry, match func(value) bool) bool {
+// have been refreshed. It returns what it has forgotten.
+func (t *Table) removeIf(e *entry, match func(value) bool) (s frame.Station, p Port, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for v := value(e.value.Load()); match(v); v = value(e.value.Load()) {
 		if e.value.CompareAndSwap(uint64(v), 0) {
+			s = frame.Station(e.station.Load())
 			t.unlinkLocked(e, v)
-			return true
+			return s, v.port(), true
 		}
 	}
-	return false
+	return 0, 0, false
 }

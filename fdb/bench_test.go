@@ -11,7 +11,8 @@ import (
 )
 
 func TestNothingAllocates(t *testing.T) {
-	tab := fdb.New(fdb.Config{Max: 1 << 13})
+	changes := 0
+	tab := fdb.New(fdb.Config{Max: 1 << 13, Changed: func(fdb.Change) { changes++ }})
 	a, b, full := attach(t, tab, 1<<12), attach(t, tab, 1), attach(t, tab, 0)
 	if err := tab.AddStatic(local(0), a); err != nil {
 		t.Fatal(err)

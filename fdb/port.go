@@ -69,7 +69,7 @@ func (t *Table) Detach(p Port) {
 	granted := t.ports[p].limit.Swap(detached)
 	t.mu.Unlock()
 
-	t.removeAll(func(v value) bool { return v.port() == p })
+	t.removeAll(wentWithPort, func(v value) bool { return v.port() == p })
 
 	t.mu.Lock()
 	t.reserved -= int(granted)

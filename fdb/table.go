@@ -27,15 +27,22 @@ const (
 type Config struct {
 	Max    int           // stations of all ports together; DefaultMax, at most MaxStations
 	Ageing time.Duration // silence after which a station is forgotten; DefaultAgeing
+
+	// Changed, if not nil, is told of each change of where stations are, but for
+	// those that go with their port. It is called without a lock, on the way of
+	// the frame that brought the change: it must not block. Of two changes at
+	// once the later may be told first.
+	Changed func(Change)
 }
 
 // Table is the forwarding database. Its methods may be called from any number
 // of goroutines.
 type Table struct {
-	start  time.Time // tick 0
-	ageing Tick
-	store  store
-	ports  [MaxPorts + 1]port // by Port
+	start   time.Time // tick 0
+	ageing  Tick
+	changed func(Change) // may be nil
+	store   store
+	ports   [MaxPorts + 1]port // by Port
 
 	full    atomic.Uint64 // see Stats
 	claimed atomic.Uint64
@@ -62,7 +69,7 @@ func New(c Config) *Table {
 	if c.Ageing == 0 {
 		c.Ageing = DefaultAgeing
 	}
-	t := &Table{start: time.Now(), ageing: ticks(c.Ageing), store: newStore(c.Max)}
+	t := &Table{start: time.Now(), ageing: ticks(c.Ageing), changed: c.Changed, store: newStore(c.Max)}
 	for p := range t.ports {
 		t.ports[p].limit.Store(detached)
 	}
@@ -146,10 +153,23 @@ func refresh(e *entry, s frame.Station, v value, now Tick) bool {
 
 // learn is Learn for the cases that change the table's shape.
 func (t *Table) learn(now Tick, s frame.Station, p Port) Verdict {
+	verdict, from := t.place(now, s, p)
+	switch verdict {
+	case Learned:
+		t.tell(Change{Kind: Appeared, Station: s, Port: p})
+	case Moved:
+		t.tell(Change{Kind: Relocated, Station: s, Port: p, From: from})
+	}
+	return verdict
+}
+
+// place puts s behind p, if that may be. from is the port that a station that
+// moved was behind.
+func (t *Table) place(now Tick, s frame.Station, p Port) (verdict Verdict, from Port) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.isAttached(p) {
-		return Refused
+		return Refused, 0
 	}
 	e, v := t.store.findLocked(s)
 	if v != 0 && t.isExpired(v, now) {
@@ -161,24 +181,24 @@ func (t *Table) learn(now Tick, s frame.Station, p Port) Verdict {
 	case v == 0:
 		if t.isFull(p) {
 			t.full.Add(1)
-			return Full
+			return Full, 0
 		}
 		t.insertLocked(s, newValue(p, now))
 		t.learned++
-		return Learned
+		return Learned, 0
 	case v.port() == p:
 		refresh(e, s, v, now) // only another sign of life can have been faster
-		return Known
+		return Known, 0
 	case v.static():
 		t.claimed.Add(1)
-		return Static
+		return Static, 0
 	case t.isFull(p):
 		t.full.Add(1)
-		return Full
+		return Full, 0
 	}
 	t.changeLocked(e, func(v value) value { return v.moved(p).seen(now) })
 	t.moved++
-	return Moved
+	return Moved, v.port()
 }
 
 // Lookup returns the port that s was last seen behind, unless that is longer
