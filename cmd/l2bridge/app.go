@@ -115,7 +115,7 @@ func (a *app) rootCommand() *cobra.Command {
 
 	root.AddCommand(
 		a.initCommand(), a.upCommand(), a.inviteCommand(), a.joinCommand(),
-		a.statusCommand(), a.peersCommand(), a.fdbCommand(), a.dropsCommand(), a.testCommand(),
+		a.statusCommand(), a.peersCommand(), a.fdbCommand(), a.dropsCommand(), a.testCommand(), a.monitorCommand(),
 		a.configCommand(), a.versionCommand(), a.completionCommand(),
 	)
 	for _, hidden := range hiddenCommands {

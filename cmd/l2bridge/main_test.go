@@ -24,6 +24,7 @@ import (
 	"github.com/l2bridge/l2bridge/internal/config"
 	"github.com/l2bridge/l2bridge/internal/control"
 	"github.com/l2bridge/l2bridge/internal/daemon"
+	"github.com/l2bridge/l2bridge/internal/event"
 )
 
 // In scripts l2bridge is the program with an engine that only says what it
@@ -133,6 +134,10 @@ func (b *backend) Test(_ context.Context, site string, each time.Duration, progr
 		r.Site, r.Addr = b.status.Site, b.status.Site
 	}
 	return r, nil
+}
+
+func (b *backend) Events(kinds ...event.Kind) (*event.Subscription, error) {
+	return new(event.Bus).Subscribe(kinds...) // nothing ever happens
 }
 
 func (b *backend) Invite(_ context.Context, site string, ttl time.Duration) (string, error) {

@@ -13,6 +13,8 @@ import (
 	"errors"
 	"net"
 	"time"
+
+	"github.com/l2bridge/l2bridge/internal/event"
 )
 
 // Schema is the number of the JSON contract. It rises only if a field had to
@@ -127,8 +129,8 @@ type Drop struct {
 }
 
 // Backend is what the server asks. Its methods are called from many
-// goroutines at once. None but Invite and Test may block for more than moments. What
-// they return belongs to the caller.
+// goroutines at once. None but Invite and Test may block for more than moments.
+// What they return belongs to the caller.
 type Backend interface {
 	Status() Status
 	Peers() []Peer
@@ -150,6 +152,9 @@ type Backend interface {
 	// Test measures the way to a site with a load of so long each way, and calls
 	// progress as it goes on. ErrNotFound where there is no such site.
 	Test(ctx context.Context, site string, each time.Duration, progress func(TestProgress)) (TestReport, error)
+	// Events listens for events of these kinds, or with none for all, until the
+	// caller closes the subscription. It fails when too many listen.
+	Events(kinds ...event.Kind) (*event.Subscription, error)
 }
 
 // What a Backend's errors may be, and a Client's are, for errors.Is. Wrap

@@ -21,8 +21,9 @@ const maxReplyBytes = 1 << 30
 
 // Client asks the daemon at one socket. It holds no connection between calls
 // and may be used from many goroutines. Each method blocks until the daemon
-// answers, ctx ends, or, but for Test, 15 s have gone; errors are ErrNotRunning when there
-// is no daemon, and otherwise of the kinds that Backend names.
+// answers, ctx ends, or, but for Test and Monitor, 15 s have gone; errors are
+// ErrNotRunning when there is no daemon, and otherwise of the kinds that Backend
+// names.
 type Client struct {
 	path string
 	http http.Client

@@ -23,6 +23,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/l2bridge/l2bridge/internal/control"
+	"github.com/l2bridge/l2bridge/internal/event"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -36,6 +37,7 @@ type fake struct {
 	invite          chan string
 	testErr         error
 	testing         chan error // what the test's context said when it ended
+	bus             event.Bus
 }
 
 func (f *fake) Status() control.Status      { return f.status }
@@ -74,6 +76,10 @@ func (f *fake) Invite(ctx context.Context, site string, ttl time.Duration) (stri
 		return "", ctx.Err()
 	}
 	return fmt.Sprintf("l2b1_%s_%v", site, ttl), f.inviteErr
+}
+
+func (f *fake) Events(kinds ...event.Kind) (*event.Subscription, error) {
+	return f.bus.Subscribe(kinds...)
 }
 
 func (f *fake) Test(ctx context.Context, site string, each time.Duration, progress func(control.TestProgress)) (control.TestReport, error) {
@@ -270,6 +276,8 @@ func TestHostileRequests(t *testing.T) {
 		"deep":           {"POST", "/v1/fdb/flush", strings.Repeat(`{"port":`, 500), 400},
 		"ttl overflow":   {"POST", "/v1/invite", `{"ttl_ms":9223372036854775807}`, 400},
 		"negative ttl":   {"POST", "/v1/invite", `{"ttl_ms":-1}`, 400},
+		"kind":           {"POST", "/v1/monitor", `{"kinds":["weather"]}`, 400},
+		"kind's type":    {"POST", "/v1/monitor", `{"kinds":[3]}`, 400},
 		"wrong method":   {"GET", "/v1/invite", "", 405},
 		"write to read":  {"POST", "/v1/status", "{}", 405},
 		"unknown route":  {"GET", "/v2/status", "", 404},

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/net/netutil"
+
+	"github.com/l2bridge/l2bridge/internal/event"
 )
 
 // Bounds on what whoever may open the socket can ask of the daemon.
@@ -101,6 +103,8 @@ type request struct {
 	TTLMS int64  `json:"ttl_ms,omitempty"`
 
 	TimeMS int64 `json:"time_ms,omitempty"`
+
+	Kinds []event.Kind `json:"kinds,omitempty"`
 }
 
 // Answers that are no list and no Status.
@@ -164,6 +168,7 @@ func routes(b Backend) http.Handler {
 		return flushReply{n}, err
 	})
 	mux.HandleFunc("POST /v1/test", testRoute(b))
+	mux.HandleFunc("POST /v1/monitor", monitorRoute(b))
 	post("/v1/invite", func(ctx context.Context, q request) (any, error) {
 		ttl := time.Duration(q.TTLMS) * time.Millisecond
 		if ttl <= 0 || ttl.Milliseconds() != q.TTLMS {

@@ -19,6 +19,7 @@ import (
 	"github.com/l2bridge/l2bridge/fdb"
 	"github.com/l2bridge/l2bridge/internal/config"
 	"github.com/l2bridge/l2bridge/internal/control"
+	"github.com/l2bridge/l2bridge/internal/event"
 	"github.com/l2bridge/l2bridge/internal/frame"
 	"github.com/l2bridge/l2bridge/internal/tap"
 	"github.com/l2bridge/l2bridge/transport"
@@ -48,6 +49,7 @@ type site struct {
 	outer   guard.Outer
 	mesh    *transport.Mesh
 	changed chan struct{} // a peer has come or gone
+	events  event.Bus
 
 	tapUse sync.RWMutex // read-held while the TAP is used, against its closing
 	tap    *tap.Device  // nil while it is lost
@@ -84,11 +86,11 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 
 	s := &site{
 		cfg: cfg, log: log, dir: dir, member: member,
-		table:   fdb.New(fdb.Config{Max: cfg.FDBMax, Ageing: cfg.Ageing}),
 		changed: make(chan struct{}, 1),
 		state:   control.StateConnecting,
 		since:   time.Now(),
 	}
+	s.table = fdb.New(fdb.Config{Max: cfg.FDBMax, Ageing: cfg.Ageing, Changed: s.stationChanged})
 	s.sw = bridge.New(bridge.Config{Table: s.table, Outer: &s.outer, ForwardReserved: cfg.ForwardReserved})
 	if err := loadStatics(dir, s.sw); err != nil {
 		return err
@@ -120,6 +122,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 		Outer:    s.setOuter,
 		Enrolled: func() []string { return s.advertised() },
 		Changed:  s.peersChanged,
+		Event:    s.peerEvent,
 		Log:      log,
 	})
 
