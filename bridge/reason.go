@@ -2,7 +2,11 @@
 
 package bridge
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/l2bridge/l2bridge/bridge/guard"
+)
 
 // Reason says why the switch dropped a frame. docs/operations.md tells users
 // what each one means.
@@ -20,18 +24,24 @@ const (
 	SamePort                   // the destination is behind the port that the frame came from
 	SplitHorizon               // from a peer, for a station behind another peer
 	NoPort                     // nowhere to flood to
+	Storm                      // more broadcast, multicast or unknown unicast than a LAN has
 	reasons
 )
 
 var reasonNames = [reasons]string{
 	"malformed", "bad_source", "own_source", "reserved", "pvst", "own_outer",
-	"static", "same_port", "split_horizon", "no_port",
+	"static", "same_port", "split_horizon", "no_port", "storm",
 }
 
 func (r Reason) String() string { return reasonNames[r] }
 
-// drops counts what was dropped of the frames that came in by one port.
-type drops [reasons]atomic.Uint64
+// record is what is kept of the frames that came in by one port. It outlives the
+// port, so that a site that comes back goes on where it was: with its counts, and
+// without a fresh burst.
+type record struct {
+	drops [reasons]atomic.Uint64
+	storm guard.Policer
+}
 
 // Drop is one counter of `l2bridge drops`.
 type Drop struct {

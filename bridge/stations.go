@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/l2bridge/l2bridge/bridge/guard"
 	"github.com/l2bridge/l2bridge/fdb"
 	"github.com/l2bridge/l2bridge/internal/frame"
 )
@@ -146,11 +147,32 @@ func (s *Switch) Drops() []Drop {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []Drop
-	for _, name := range slices.Sorted(maps.Keys(s.drops)) {
+	for _, name := range slices.Sorted(maps.Keys(s.records)) {
 		for r := range reasons {
-			if n := s.drops[name][r].Load(); n > 0 {
+			if n := s.records[name].drops[r].Load(); n > 0 {
 				all = append(all, Drop{r.String(), name, n})
 			}
+		}
+	}
+	return all
+}
+
+// Policed is a port by which more comes in to be flooded than a LAN has, and of
+// what kinds.
+type Policed struct {
+	Port    string
+	Classes []guard.Class
+}
+
+// Policed returns the ports of which frames were dropped as a storm in the last
+// ten seconds, ordered by name.
+func (s *Switch) Policed() (all []Policed) {
+	now := uint32(s.cfg.Table.Now())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(s.records)) {
+		if classes := s.records[name].storm.Policed(now); len(classes) > 0 {
+			all = append(all, Policed{name, classes})
 		}
 	}
 	return all

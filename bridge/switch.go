@@ -41,8 +41,8 @@ type Switch struct {
 	own   atomic.Uint64 // the TAP's address, 0 for none
 	ports atomic.Pointer[portSet]
 
-	mu      sync.Mutex // guards the changing of ports, and what follows
-	drops   map[string]*drops
+	mu      sync.Mutex               // guards the changing of ports, and what follows
+	records map[string]*record       // by name of a port
 	statics map[frame.Station]string // static entries: the name of their port
 }
 
@@ -53,7 +53,7 @@ type port struct {
 	id    fdb.Port
 	group Group
 	short int // stations that the table had no room left for
-	drops *drops
+	*record
 }
 
 func (p *port) reaches(q *port) bool {
@@ -62,8 +62,17 @@ func (p *port) reaches(q *port) bool {
 
 // portSet is an immutable snapshot of the attached ports.
 type portSet struct {
-	byID []*port // nil where an id is not in use
-	all  []*port
+	byID   []*port // nil where an id is not in use
+	all    []*port
+	locals int // ports of group Local
+}
+
+// floods reports whether a frame from in has anywhere to be flooded to.
+func (s *portSet) floods(in *port) bool {
+	if in.group == Local {
+		return len(s.all) > 1
+	}
+	return s.locals > 0
 }
 
 // New returns a Switch without ports.
@@ -71,7 +80,7 @@ func New(cfg Config) *Switch {
 	if cfg.Outer == nil {
 		cfg.Outer = new(guard.Outer)
 	}
-	s := &Switch{cfg: cfg, drops: make(map[string]*drops), statics: make(map[frame.Station]string)}
+	s := &Switch{cfg: cfg, records: make(map[string]*record), statics: make(map[frame.Station]string)}
 	s.ports.Store(new(portSet))
 	return s
 }
@@ -103,8 +112,11 @@ func (s *Switch) attach(p Port, group Group, quota int) (*port, error) {
 		return nil, fmt.Errorf("attach port %q: %w", name, err)
 	}
 	old := s.ports.Load()
-	in := &port{Port: p, name: name, id: id, group: group, short: quota - granted, drops: s.dropsLocked(name)}
-	set := &portSet{byID: slices.Clone(old.byID), all: append(slices.Clone(old.all), in)}
+	in := &port{Port: p, name: name, id: id, group: group, short: quota - granted, record: s.recordLocked(name)}
+	set := &portSet{byID: slices.Clone(old.byID), all: append(slices.Clone(old.all), in), locals: old.locals}
+	if group == Local {
+		set.locals++
+	}
 	for len(set.byID) <= int(id) {
 		set.byID = append(set.byID, nil)
 	}
@@ -127,8 +139,11 @@ func (s *Switch) detach(p *port) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.ports.Load()
-	set := &portSet{byID: slices.Clone(old.byID)}
+	set := &portSet{byID: slices.Clone(old.byID), locals: old.locals}
 	set.byID[p.id] = nil
+	if p.group == Local {
+		set.locals--
+	}
 	for _, q := range old.all {
 		if q != p {
 			set.all = append(set.all, q)
@@ -138,15 +153,14 @@ func (s *Switch) detach(p *port) {
 	s.cfg.Table.Detach(p.id)
 }
 
-// dropsLocked returns the counters of a port name. They outlive the port, so
-// that a site that comes back goes on counting where it was.
-func (s *Switch) dropsLocked(name string) *drops {
-	d := s.drops[name]
-	if d == nil {
-		d = new(drops)
-		s.drops[name] = d
+// recordLocked returns what is kept under a port's name.
+func (s *Switch) recordLocked(name string) *record {
+	r := s.records[name]
+	if r == nil {
+		r = new(record)
+		s.records[name] = r
 	}
-	return d
+	return r
 }
 
 // Where a frame goes: to the port of that id, or one of these.
@@ -197,11 +211,15 @@ func (s *Switch) route(set *portSet, now fdb.Tick, in *port, b *frame.Buf) int {
 		return in.drop(Static, b)
 	}
 	if dst.IsGroup() {
-		return toFlood
+		class := guard.Multicast
+		if dst.Address() == broadcast {
+			class = guard.Broadcast
+		}
+		return set.flood(now, in, b, class)
 	}
 	id, ok := s.cfg.Table.Lookup(now, dst)
 	if !ok || int(id) >= len(set.byID) || set.byID[id] == nil {
-		return toFlood
+		return set.flood(now, in, b, guard.UnknownUnicast)
 	}
 	switch out := set.byID[id]; {
 	case out == in:
@@ -210,6 +228,20 @@ func (s *Switch) route(set *portSet, now fdb.Tick, in *port, b *frame.Buf) int {
 		return in.drop(SplitHorizon, b)
 	}
 	return int(id)
+}
+
+// broadcast is the address of every station.
+const broadcast = 0xffffffffffff
+
+// flood decides about a frame that goes to more places than one.
+func (s *portSet) flood(now fdb.Tick, in *port, b *frame.Buf, class guard.Class) int {
+	if !s.floods(in) {
+		return in.drop(NoPort, b)
+	}
+	if !in.storm.Pass(uint32(now), class, frame.Segments(b.Header(), b.Bytes())) {
+		return in.drop(Storm, b)
+	}
+	return toFlood
 }
 
 // hasHeader reports whether f holds a whole Ethernet header and, if it says that
@@ -244,14 +276,10 @@ func (s *Switch) barred(dst frame.Station) (Reason, bool) {
 	return 0, false
 }
 
-// drop counts frames that go nowhere, as many as the LAN would have seen: a
+// drop counts a frame that goes nowhere as the LAN would have seen it: a
 // superframe for each of its segments.
-func (p *port) drop(r Reason, frames ...*frame.Buf) int {
-	n := 0
-	for _, b := range frames {
-		n += frame.Segments(b.Header(), b.Bytes())
-	}
-	p.drops[r].Add(uint64(n))
+func (p *port) drop(r Reason, b *frame.Buf) int {
+	p.drops[r].Add(uint64(frame.Segments(b.Header(), b.Bytes())))
 	return toNone
 }
 
@@ -263,15 +291,10 @@ func (s *Switch) send(set *portSet, in *port, way int, frames []*frame.Buf) {
 	switch way {
 	case toNone:
 	case toFlood:
-		flooded := false
 		for _, out := range set.all {
 			if in.reaches(out) {
 				out.Send(frames)
-				flooded = true
 			}
-		}
-		if !flooded {
-			in.drop(NoPort, frames...)
 		}
 	default:
 		set.byID[way].Send(frames)

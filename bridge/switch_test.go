@@ -466,9 +466,9 @@ func TestSuperframe(t *testing.T) {
 }
 
 // TestBorrows: the switch keeps no reference to what is delivered, and a port
-// that retains a frame has it to itself once the others are done.
+// that retains a frame has it to itself once the others are done. It runs alone:
+// a frame that it releases once too often may be another test's by then.
 func TestBorrows(t *testing.T) {
-	t.Parallel()
 	s := newSite(t, bridge.Config{})
 	var kept []*frame.Buf
 	serve(t, s.Switch, &port{name: "site-d", onSend: func(frames []*frame.Buf) {
@@ -549,7 +549,7 @@ func TestAttachCycles(t *testing.T) {
 	s.local.onSend = func([]*frame.Buf) {}
 	for range cycles {
 		d := attach(t, s.Switch, "site-d", bridge.Mesh, 10)
-		d.input(hello(41), between(41, 41))
+		d.input(between(41, unknown), between(41, 41)) // no broadcast: so many are a storm
 		s.local.input(between(here, 41))
 		if got := len(d.take()); got != 1 {
 			t.Fatalf("the peer was sent %d frames, want 1", got)
@@ -574,10 +574,108 @@ func TestAttachCycles(t *testing.T) {
 func TestReasonsAreNamed(t *testing.T) {
 	t.Parallel()
 	var names []string
-	for r := bridge.Malformed; r <= bridge.NoPort; r++ {
+	for r := bridge.Malformed; r <= bridge.Storm; r++ {
 		names = append(names, r.String())
 	}
 	if slices.Contains(names, "") || len(slices.Compact(slices.Sorted(slices.Values(names)))) != len(names) {
 		t.Errorf("reasons %q", names)
 	}
+}
+
+// TestStorm has more come in than a LAN has, by two ports. What is known passes
+// all the same, the rest up to the limit of its class, at each port by itself,
+// and the excess is counted and told of for ten seconds.
+func TestStorm(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, bridge.Config{})
+		sent := make(map[string]int)
+		for _, p := range []*port{s.local, s.a, s.b, s.c} {
+			p.onSend = func(frames []*frame.Buf) {
+				for _, b := range frames {
+					sent[p.name] += frame.Segments(b.Header(), b.Bytes())
+				}
+			}
+		}
+		s.local.input(hello(here))
+		s.a.input(hello(a1))
+		s.b.input(hello(b1))
+		clear(sent)
+		storm := func(p *port, n int, f []byte) {
+			batch := bufs(f)
+			for range n {
+				p.deliver(batch)
+			}
+		}
+		count := func(what string, want map[string]int) {
+			t.Helper()
+			if diff := cmp.Diff(want, sent); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", what, diff)
+			}
+			clear(sent)
+		}
+		storm(s.local, 5000, hello(here))
+		count("broadcast", map[string]int{"site-a": 999, "site-b": 999, "site-c": 999}) // and the first one
+		storm(s.local, 50000, between(here, a1))
+		count("known", map[string]int{"site-a": 50000})
+		storm(s.a, 5000, hello(a1))
+		count("broadcast of a peer", map[string]int{"local": 999})
+		storm(s.b, 7000, ether(group, mac(b1), 8, 0))
+		count("multicast of a peer", map[string]int{"local": 6000})
+		storm(s.b, 12000, between(b1, unknown))
+		count("unknown of a peer", map[string]int{"local": 10000})
+
+		super := superframe(unknown, here, 60)
+		for range 200 {
+			s.local.deliver([]*frame.Buf{super})
+		}
+		super.Release()
+		const whole = 10000 / 60
+		count("unknown superframes", map[string]int{"site-a": whole * 60, "site-b": whole * 60, "site-c": whole * 60})
+
+		for range 10 {
+			time.Sleep(100 * time.Millisecond)
+			storm(s.local, 100, hello(here))
+		}
+		count("a second of broadcast", map[string]int{"site-a": 500, "site-b": 500, "site-c": 500})
+
+		wantDrops := []bridge.Drop{
+			{Reason: "storm", Port: "local", Count: 4001 + (200-whole)*60 + 500},
+			{Reason: "storm", Port: "site-a", Count: 4001},
+			{Reason: "storm", Port: "site-b", Count: 1000 + 2000},
+		}
+		if diff := cmp.Diff(wantDrops, s.Drops()); diff != "" {
+			t.Errorf("drops (-want +got):\n%s", diff)
+		}
+		want := []bridge.Policed{
+			{Port: "local", Classes: []guard.Class{guard.Broadcast, guard.UnknownUnicast}},
+			{Port: "site-a", Classes: []guard.Class{guard.Broadcast}},
+			{Port: "site-b", Classes: []guard.Class{guard.Multicast, guard.UnknownUnicast}},
+		}
+		time.Sleep(8 * time.Second)
+		if diff := cmp.Diff(want, s.Policed()); diff != "" {
+			t.Errorf("policed (-want +got):\n%s", diff)
+		}
+		time.Sleep(3 * time.Second)
+		if got := s.Policed(); got != nil {
+			t.Errorf("11 s after the last refused frame: policed %v", got)
+		}
+		storm(s.local, 1000, hello(here))
+		count("after silence", map[string]int{"site-a": 1000, "site-b": 1000, "site-c": 1000})
+
+		// A site that comes back does not bring a fresh burst.
+		storm(s.a, 1000, hello(a1))
+		s.a.detach()
+		clear(sent)
+		again := serve(t, s.Switch, &port{name: "site-a"}, bridge.Mesh, 10)
+		storm(again, 10, hello(a1))
+		count("of a site that came back", map[string]int{})
+
+		// What goes nowhere is no storm.
+		s.local.detach()
+		storm(s.c, 2000, hello(31))
+		if got := s.Drops()[3]; got != (bridge.Drop{Reason: "no_port", Port: "site-c", Count: 2000}) {
+			t.Errorf("without a LAN: %+v", got)
+		}
+	})
 }

@@ -42,6 +42,7 @@ func (b backend) Status() control.Status {
 	for _, port := range s.sw.Cramped() {
 		st.Hints = append(st.Hints, fmt.Sprintf("the MAC table has no room for all stations of %s, what it does not know is flooded: raise --fdb-max", port))
 	}
+	st.Hints = append(st.Hints, s.guardHints()...)
 	peers := s.mesh.Peers()
 	if len(peers) == 0 && s.member.Founder() {
 		st.Hints = append(st.Hints, `no other site yet: "l2bridge invite SITE" prints a token for one`)

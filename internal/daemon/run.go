@@ -57,6 +57,8 @@ type site struct {
 
 	statics sync.Mutex // held while the static entries are stored
 
+	safety safety
+
 	mu    sync.Mutex // guards what follows
 	state control.State
 	since time.Time
@@ -133,6 +135,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	g.Go(func() error { return server.Serve(ctx, backend{s}) })
 	g.Go(func() error { s.followState(ctx); return nil })
 	g.Go(func() error { followLoad(ctx, log); return nil })
+	g.Go(func() error { s.keepSafe(ctx); return nil })
 
 	log.Info("ready", "site", member.Site, "network", member.Network, "tap", dev.Name(), "bridge", dev.Bridge(),
 		"mtu", dev.MTU(), "listen", s.conn.LocalAddr(), "socket", cfg.Socket)
