@@ -28,12 +28,16 @@ func (f *textFlag) String() string { return "" }
 // Type is what --help calls the argument.
 func (f *textFlag) Type() string { return f.setting.Arg }
 
-// addRunFlags gives cmd the flags that say how a site runs.
+// addRunFlags gives cmd the flags that say how a site runs, one for each setting
+// but those of the file alone.
 func addRunFlags(cmd *cobra.Command) {
 	cmd.Flags().SortFlags = false
 	settings := config.Settings()
 	for i := range settings {
 		s := &settings[i]
+		if s.Flag == "" {
+			continue
+		}
 		cmd.Flags().Var(&textFlag{setting: s}, s.Flag, s.Help)
 	}
 }
@@ -46,6 +50,9 @@ func (a *app) runConfig(cmd *cobra.Command) (config.Config, error) {
 	}
 	var given []config.Given
 	for _, s := range config.Settings() {
+		if s.Flag == "" {
+			continue
+		}
 		if f := cmd.Flags().Lookup(s.Flag); f != nil && f.Changed {
 			given = append(given, config.Given{Key: s.Key, Texts: f.Value.(*textFlag).texts})
 		}

@@ -5,7 +5,9 @@
 //
 // A flag and a key are the same thing said in two places: both are texts for
 // one table of settings (settings.go), so both obey the same rules and get
-// the same messages. Flags win over the file, the file over the defaults.
+// the same messages. Flags win over the file, the file over the defaults. A
+// command that is to run is no such text, but a list of them in order: the file
+// alone can say it, and its settings have no flag.
 package config
 
 import (
@@ -74,6 +76,9 @@ type Config struct {
 	// Rate bounds what leaves for each peer, in outer IP bits a second; 0 is
 	// no bound.
 	Rate uint64
+	// OnUp and OnDown are the commands that run when a peer comes or goes, each
+	// a program and its arguments; empty for none.
+	OnUp, OnDown []string
 
 	// FileExists reports whether Paths.File was there to be read.
 	FileExists bool

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -328,7 +330,7 @@ func TestReference(t *testing.T) {
 		if _, said := c.Places[s.Key]; !said {
 			t.Errorf("%s is not in the reference", s.Key)
 		}
-		if s.Flag != strings.ReplaceAll(s.Key, "_", "-") && s.Key != "peers" {
+		if s.Flag != strings.ReplaceAll(s.Key, "_", "-") && s.Key != "peers" && (s.Flag != "" || !strings.HasPrefix(s.Key, "on_")) {
 			t.Errorf("flag %s for key %s", s.Flag, s.Key)
 		}
 	}
@@ -368,6 +370,7 @@ func drawFlags(t *rapid.T) []config.Given {
 	one := func(g *rapid.Generator[string]) *rapid.Generator[[]string] {
 		return rapid.SliceOfN(g, 1, 1)
 	}
+	word := rapid.String().Filter(func(s string) bool { return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl) })
 	fdbMax := rapid.IntRange(1, 1<<22)
 	texts := map[string]*rapid.Generator[[]string]{
 		"site":             one(rapid.StringMatching(`[a-z0-9-]{5,63}`).Filter(func(s string) bool { return s != "local" })),
@@ -383,6 +386,7 @@ func drawFlags(t *rapid.T) []config.Given {
 		"forward_reserved": one(rapid.Map(rapid.Uint16(), func(n uint16) string { return fmt.Sprintf("%#x", n&^2) })),
 		"superframes":      one(rapid.SampledFrom([]string{"on", "off"})),
 		"lanes":            one(rapid.OneOf(rapid.Just("auto"), rapid.Map(rapid.IntRange(1, 16), text[int]))),
+		"on_up":            rapid.Map(rapid.SliceOfN(word, 0, 5), func(words []string) []string { return append([]string{"/bin/sh"}, words...) }),
 		"rate": one(rapid.OneOf(rapid.Just("0"), rapid.Map(rapid.IntRange(64, 1e9), func(n int) string { return fmt.Sprint(n, "k") }),
 			rapid.Map(rapid.IntRange(1, 1000), func(n int) string { return fmt.Sprint(n) + "G" }))),
 	}
@@ -434,7 +438,7 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"advertise":[],"ageing":"300s","bridge":"br0","carrier":"auto","config":"f","fdb_max":262144,` +
-		`"fdb_max_per_peer":4096,"forward_reserved":0,"lanes":"auto","listen":"[::]:4433","mtu":0,"name":"n","peers":[],` +
+		`"fdb_max_per_peer":4096,"forward_reserved":0,"lanes":"auto","listen":"[::]:4433","mtu":0,"name":"n","on_down":[],"on_up":[],"peers":[],` +
 		`"rate":0,"site":"home","socket":"s","state_dir":"d","superframes":"on","tap":"l2b0"}`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -459,6 +463,7 @@ func TestErrorText(t *testing.T) {
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(config.Reference))
 	f.Add([]byte("site = 'a'\nmtu = 1400\npeers = ['a:1', '[::1]:2']\nrate = '10m'\n"))
+	f.Add([]byte("on_up = [\"/bin/sh\", \"\\u200b \\\\\"]\non_down = ['/bin/true']\n"))
 	f.Add([]byte("[site.x]\n[guard]\na.b = {c = 1}\n"))
 	f.Add([]byte("\"mtu\" = 0x500\nlanes = 2\n\"a.b\" = 1\n"))
 	dir := f.TempDir()

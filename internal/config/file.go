@@ -147,7 +147,7 @@ func (k key) texts() (*Setting, []string, error) {
 			return s, []string{strconv.FormatInt(v, 10)}, nil
 		}
 	case []any:
-		if s.form != words {
+		if s.form != words && s.form != command {
 			return nil, nil, bad
 		}
 		texts := []string{}
@@ -171,7 +171,7 @@ func nearest(name string) string {
 	best, least := "", 3 // two slips at most
 	for _, s := range settings {
 		for _, known := range []string{s.Key, s.Flag} {
-			if d := slips(strings.ToLower(name), known); d < least {
+			if d := slips(strings.ToLower(name), known); known != "" && d < least {
 				best, least = s.Key, d
 			}
 		}

@@ -18,14 +18,15 @@ import (
 // Setting is one thing that can be set, by a flag or by a key.
 type Setting struct {
 	Key  string // the config key
-	Flag string // the flag, without dashes
+	Flag string // the flag, without dashes; "" for a command, which the file alone can say
 	Arg  string // what the flag's argument is called in a usage line
 	Help string // one line, no full stop
 
 	form form
-	set  func(c *Config, text string) error // of one value; nil for a list
-	get  func(c *Config) any                // string, int, uint64 or mask; nil for a list
-	list func(c *Config) *[]string          // of a list of HOST:PORT; else nil
+	set  func(c *Config, text string) error                 // of one value; nil for a list
+	get  func(c *Config) any                                // string, int, uint64 or mask; nil for a list
+	list func(c *Config) *[]string                          // of a list; else nil
+	item func(list []string, text string) ([]string, error) // of a list: adds one text
 }
 
 // IsList reports whether the setting takes any number of texts.
@@ -39,6 +40,7 @@ const (
 	number                   // 42, 0x2a
 	wordOrNumber             // either
 	words                    // ["a string", "another"]
+	command                  // the same: a program and its arguments
 )
 
 func (f form) String() string {
@@ -51,6 +53,8 @@ func (f form) String() string {
 		return `a whole number or a string in quotes`
 	case words:
 		return `a list of strings, such as ["site-b:4433"]`
+	case command:
+		return `a list of strings: the path of a program, and its arguments`
 	}
 	panic("config: unknown form")
 }
@@ -106,11 +110,13 @@ var settings = []Setting{
 		Key: "advertise", Flag: "advertise", Arg: "HOST:PORT", form: words,
 		Help: "address that invitations and other members are told; repeatable",
 		list: func(c *Config) *[]string { return &c.Advertise },
+		item: addEndpoint,
 	},
 	{
 		Key: "peers", Flag: "peer", Arg: "HOST:PORT", form: words,
 		Help: "peer to connect to; repeatable",
 		list: func(c *Config) *[]string { return &c.Peers },
+		item: addEndpoint,
 	},
 	{
 		Key: "mtu", Flag: "mtu", Arg: "N", form: number,
@@ -224,6 +230,16 @@ var settings = []Setting{
 		},
 		get: func(c *Config) any { return c.Rate },
 	},
+	{
+		Key: "on_up", form: command,
+		list: func(c *Config) *[]string { return &c.OnUp },
+		item: addToCommand,
+	},
+	{
+		Key: "on_down", form: command,
+		list: func(c *Config) *[]string { return &c.OnDown },
+		item: addToCommand,
+	},
 }
 
 // settingOf returns the setting of that key, or nil.
@@ -240,15 +256,9 @@ func (s *Setting) add(c *Config, text string) error {
 	if s.list == nil {
 		return s.set(c, text)
 	}
-	list := s.list(c)
-	switch {
-	case slices.Contains(*list, text):
-		return nil
-	case len(*list) == maxEndpoints:
-		return fmt.Errorf("more than %d (leave some out)", maxEndpoints)
-	}
-	*list = append(*list, text)
-	return checkEndpoint(text)
+	list, err := s.item(*s.list(c), text)
+	*s.list(c) = list
+	return err
 }
 
 // value is what s stands at: string, int, uint64, mask or []string.
@@ -302,6 +312,17 @@ func parseListen(v string) (netip.AddrPort, error) {
 		return ap, errors.New("a multicast address (want one of this host, or [::]:4433 for all)")
 	}
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), nil
+}
+
+// addEndpoint adds HOST:PORT to a list, once.
+func addEndpoint(list []string, text string) ([]string, error) {
+	switch {
+	case slices.Contains(list, text):
+		return list, nil
+	case len(list) == maxEndpoints:
+		return list, fmt.Errorf("more than %d (leave some out)", maxEndpoints)
+	}
+	return append(list, text), checkEndpoint(text)
 }
 
 var validHostLabel = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$`)

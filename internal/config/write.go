@@ -44,8 +44,8 @@ func (c *Config) file() string {
 	})
 }
 
-// line writes one key. Checked values are printable ASCII, for which Go's
-// quotes are TOML's.
+// line writes one key in ASCII. Checked values have no control characters: Go's
+// quotes of the rest are TOML's.
 func (c *Config) line(s *Setting) string {
 	var text string
 	switch v := s.value(c).(type) {
@@ -55,7 +55,7 @@ func (c *Config) line(s *Setting) string {
 		text = fmt.Sprintf("%#x", uint16(v))
 	case []string:
 		for i := range v {
-			v[i] = strconv.Quote(v[i])
+			v[i] = strconv.QuoteToASCII(v[i])
 		}
 		text = "[" + strings.Join(v, ", ") + "]"
 	default:
