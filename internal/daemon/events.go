@@ -29,6 +29,7 @@ func (s *site) peerEvent(e transport.Event) {
 	}
 	s.logPeer(e, out.Addr)
 	s.events.Publish(out)
+	s.runHook(e, out)
 }
 
 // logPeer puts an event in the log. That a peer is up or down package transport

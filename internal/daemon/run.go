@@ -21,6 +21,7 @@ import (
 	"github.com/l2bridge/l2bridge/internal/control"
 	"github.com/l2bridge/l2bridge/internal/event"
 	"github.com/l2bridge/l2bridge/internal/frame"
+	"github.com/l2bridge/l2bridge/internal/hook"
 	"github.com/l2bridge/l2bridge/internal/tap"
 	"github.com/l2bridge/l2bridge/transport"
 	"github.com/l2bridge/l2bridge/transport/identity"
@@ -50,6 +51,7 @@ type site struct {
 	mesh    *transport.Mesh
 	changed chan struct{} // a peer has come or gone
 	events  event.Bus
+	hooks   *hook.Runner
 
 	tapUse sync.RWMutex // read-held while the TAP is used, against its closing
 	tap    *tap.Device  // nil while it is lost
@@ -113,6 +115,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 		server.Close()
 		return err
 	}
+	s.hooks = s.newHooks()
 	s.mesh = transport.New(transport.Config{
 		Member: member, Conn: s.conn, Dial: dial, MTU: dev.MTU(),
 		Features: s.features(dev), Rate: cfg.Rate, Lanes: cfg.Lanes,
@@ -142,6 +145,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	notify(sd.SdNotifyReady)
 	err = g.Wait()
 	notify(sd.SdNotifyStopping)
+	s.hooks.Close(hookStop)
 	return err
 }
 
