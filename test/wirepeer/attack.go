@@ -61,7 +61,7 @@ func (g *generator) attack() [][]byte {
 	attacks := []func() [][]byte{
 		g.attackNoise, g.attackHeartbeat, g.attackBody, g.attackObjectBounds, g.attackTotal,
 		g.attackOverlap, g.attackRuns, g.attackFlags, g.attackID, g.attackHead,
-		g.attackOffload, g.attackSegments, g.attackChecksum, g.attackMTU, g.attackTest,
+		g.attackOffload, g.attackSegments, g.attackChecksum, g.attackMTU, g.attackTest, g.attackRelayed,
 	}
 	return attacks[g.rng.IntN(len(attacks))]()
 }
@@ -128,6 +128,42 @@ func (g *generator) attackTest() [][]byte {
 		g.datagram(AppendRecord(nil, kindWhole, flags, b), AppendRecord(nil, kindWhole, Test, b), AppendSlice(nil, flags, id, 0, len(b), b[:10])),
 		g.datagram(AppendSlice(nil, flags, id, 10, len(b), b[10:])),
 	}
+}
+
+// attackRelayed is relayed frames and superframes about the limit of the LAN, or
+// about that of a relay, whole and cut, in the middle of their parts too.
+func (g *generator) attackRelayed() [][]byte {
+	var out [][]byte
+	for range 4 {
+		limit := g.pick(GenerateMTU, relayMTU)
+		o := Object{Frame: g.ethernet(0, 0x88b5)}
+		if g.one(2) {
+			o.Frame = append(o.Frame, g.fill(g.near(limit))...)
+		} else {
+			o = g.smallSuperframe()
+			v := parseVNET(o.Header)
+			headers, _ := v.superframe(o.Frame)
+			_, tags := etherType(o.Frame)
+			v.gsoSize = max(1, g.near(minFrame+tags+limit-headers))
+			o.Frame = append(o.Frame[:headers], g.fill(v.gsoSize+1+g.rng.IntN(3*v.gsoSize))...)
+			writeLengths(o.Frame)
+			o.Header = v.bytes()
+		}
+		o = g.relayed(o)
+		if g.one(2) {
+			out = append(out, g.datagram(AppendWhole(nil, o)))
+			continue
+		}
+		b, id := o.Append(nil), g.nextID()
+		cuts := []int{0, 1 + g.rng.IntN(o.Flags.partsBytes()), len(b) / 2, len(b)}
+		var slices [][]byte
+		for i := range len(cuts) - 1 {
+			slices = append(slices, AppendSlice(nil, o.Flags, id, cuts[i], len(b), b[cuts[i]:cuts[i+1]]))
+		}
+		g.rng.Shuffle(len(slices), func(i, j int) { slices[i], slices[j] = slices[j], slices[i] })
+		out = append(out, g.datagram(slices...))
+	}
+	return out
 }
 
 // attackTotal is slices and heads of one object that do not agree on its
@@ -261,7 +297,11 @@ func (g *generator) attackHead() [][]byte {
 func (g *generator) attackOffload() [][]byte {
 	var out [][]byte
 	for range 8 {
-		out = append(out, g.datagram(AppendWhole(nil, g.wrongSuperframe())))
+		o := g.wrongSuperframe()
+		if g.one(4) {
+			o = g.relayed(o)
+		}
+		out = append(out, g.datagram(AppendWhole(nil, o)))
 	}
 	return out
 }

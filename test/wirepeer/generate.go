@@ -12,8 +12,10 @@ import (
 const GenerateMTU = 1500
 
 // GenerateMembers are the destinations and sources of the relayed objects that
-// [Generate] draws; a receiver may be one of them or none.
-var GenerateMembers = [3]Member{{1}, {2}, {3}}
+// [Generate] draws; a receiver may be one of them or none. Half of the objects go
+// from the second to the third, as by the peer to another, or from the fourth to
+// the first, as by a relay to the receiver.
+var GenerateMembers = [4]Member{{1}, {2}, {3}, {4}}
 
 // Generate returns n datagrams of one lane in the order of their arrival:
 // bursts of honest traffic, some of them lost, repeated and out of order, and
@@ -135,10 +137,22 @@ func (g *generator) object() Object {
 		o.Stripe, o.Position = uint16(g.rng.IntN(3)), g.rng.Uint32()
 	}
 	if g.one(4) {
-		o.Flags |= Relayed
-		o.Destination = GenerateMembers[g.rng.IntN(len(GenerateMembers))]
-		o.Source = GenerateMembers[g.rng.IntN(len(GenerateMembers))]
+		o = g.relayed(o)
 	}
+	return o
+}
+
+// relayed returns o on its way from one member to another, or to the same.
+func (g *generator) relayed(o Object) Object {
+	o.Flags |= Relayed
+	to, from := g.rng.IntN(len(GenerateMembers)), g.rng.IntN(len(GenerateMembers))
+	switch g.rng.IntN(4) {
+	case 0:
+		to, from = 2, 1
+	case 1:
+		to, from = 0, 3
+	}
+	o.Destination, o.Source = GenerateMembers[to], GenerateMembers[from]
 	return o
 }
 

@@ -36,12 +36,12 @@ func TestGenerateReaches(t *testing.T) {
 	for seed := range uint64(8) {
 		r := wirepeer.New(wirepeer.GenerateMTU)
 		r.Self, r.Peer = wirepeer.GenerateMembers[0], wirepeer.GenerateMembers[1]
-		r.Behind = map[wirepeer.Member]bool{wirepeer.GenerateMembers[1]: true, wirepeer.GenerateMembers[2]: true}
-		r.Sessions = map[wirepeer.Member]bool{wirepeer.GenerateMembers[2]: true}
+		r.Links = map[wirepeer.Member]bool{wirepeer.GenerateMembers[0]: true, wirepeer.GenerateMembers[3]: true}
+		r.Sessions = map[wirepeer.Member]wirepeer.Features{wirepeer.GenerateMembers[1]: 0, wirepeer.GenerateMembers[2]: wirepeer.VIA}
 		if seed == 7 {
 			r.Features = 0
 		}
-		for _, b := range generate(seed, 1000) {
+		for _, b := range generate(seed, 1500) {
 			for _, e := range r.Datagram(b) {
 				reached[describe(e)]++
 			}

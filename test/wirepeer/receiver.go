@@ -38,7 +38,6 @@ func (Forwarded) isEvent() {}
 func (Heartbeat) isEvent() {}
 
 // Forwarded is a RELAYED object that the receiver sends on to its destination.
-// Its header is as it came.
 type Forwarded Object
 
 // The modes of a Heartbeat (§6).
@@ -70,9 +69,11 @@ type Receiver struct {
 	Control bool
 	// Self is this side, and Peer the other side of the session.
 	Self, Peer Member
-	// Behind has the members to which Peer is this side's way, and Sessions
-	// those with which this side has a session: what a relay needs.
-	Behind, Sessions map[Member]bool
+	// Links is what Peer said in its last LINKS.
+	Links map[Member]bool
+	// Sessions has the members with which this side has a session, and what
+	// they said that they take.
+	Sessions map[Member]Features
 
 	mtu    int
 	window window
@@ -202,31 +203,44 @@ func (r *Receiver) object(flags Flags, b []byte) Event {
 		return nil
 	}
 	o := parseObject(flags, b)
-	if flags&Relayed != 0 {
-		switch {
-		case r.forwards(o):
-			return Forwarded(o)
-		case !r.accepts(o):
-			r.drop(Relay)
-			return nil
-		}
-	}
-	meaning, reason := parseVNET(o.Header).check(o.Frame, r.mtu)
+	meaning, reason := parseVNET(o.Header).check(o.Frame, r.limit(o))
 	if reason != "" {
 		r.drop(reason)
 		return nil
 	}
 	o.Header = meaning.bytes()
-	return o
+	switch {
+	case flags&Relayed == 0:
+		return o
+	case o.Source == o.Destination:
+	case r.accepts(o):
+		return o
+	case r.forwards(o):
+		return Forwarded(o)
+	}
+	r.drop(Relay)
+	return nil
 }
 
-// forwards reports whether this side is the relay of o.
-func (r *Receiver) forwards(o Object) bool {
-	return r.Features&RELAY != 0 && o.Destination != r.Self && o.Source == r.Peer && r.Sessions[o.Destination]
+// relayMTU is the MTU of §5 for what does not go to the receiver's LAN.
+const relayMTU = 9000
+
+// limit is the MTU of §5.
+func (r *Receiver) limit(o Object) int {
+	if o.Flags&Relayed != 0 && o.Destination != r.Self {
+		return relayMTU
+	}
+	return r.mtu
 }
 
 // accepts reports whether this side is the destination of o, and it came the
 // right way.
 func (r *Receiver) accepts(o Object) bool {
-	return r.Features&VIA != 0 && o.Destination == r.Self && r.Behind[o.Source]
+	_, direct := r.Sessions[o.Source]
+	return o.Destination == r.Self && r.Features&VIA != 0 && !direct && r.Links[o.Source]
+}
+
+// forwards reports whether this side is the relay of o.
+func (r *Receiver) forwards(o Object) bool {
+	return o.Destination != r.Self && r.Features&RELAY != 0 && o.Source == r.Peer && r.Sessions[o.Destination]&VIA != 0
 }

@@ -157,7 +157,7 @@ func TestWhole(t *testing.T) {
 			name: "parts in their order",
 			law:  "The flags say which parts it has, in this order:",
 			side: func(r *wirepeer.Receiver) {
-				r.Self, r.Behind = all.Destination, map[wirepeer.Member]bool{all.Source: true}
+				r.Self, r.Links = all.Destination, map[wirepeer.Member]bool{all.Source: true}
 			},
 			in:   [][]byte{datagram(record(1, 0x70, append(parts, frame(14)...)...))},
 			want: events{all},
@@ -196,25 +196,35 @@ func TestWhole(t *testing.T) {
 	})
 }
 
-// TestRelayed has a receiver {1} with the session to {2}, and further members.
+// TestRelayed has a receiver {1} with sessions to {2}, which sent what comes, and
+// to {4} and {5}, of which {5} does not take what was relayed. {2} says that it
+// has sessions with {1}, {3} and {4}.
 func TestRelayed(t *testing.T) {
 	const (
-		destination = "A receiver that is the destination takes one as coming from the member `source`, if the peer that sent it is its way to that member."
-		forwards    = "A receiver that is not, and said RELAY, forwards it if `source` is the peer that it came from and it has a session with the destination;"
-		section5    = "it cuts the object anew and does not apply section 5."
-		other       = "Any other receiver drops it (`relay`)."
+		both        = "A receiver that said one of these checks each (section 5), and then:"
+		destination = "One that is the destination, and said VIA, takes it as coming from the member `source`, if it has no session of its own with that, and the peer that sent it says in its LINKS that it has one."
+		forwards    = "One that is not, and said RELAY, forwards it if `source` is the peer that it came from and it has a session with the destination, which said VIA."
+		mtu         = "MTU is that of the receiver's LAN, or 9000 for a RELAYED object whose destination is another"
+		means       = "with a header that means the same."
+		other       = "Any other receiver drops it (`relay`), and each drops one whose source is its destination."
 		first       = "An object with a flag that the receiver does not take is dropped when it is whole, once, before anything else about it is looked at: STRIPED (`unknown_record`) before RELAYED (`relay`) before TEST (`test`)."
 	)
 	side := func(features wirepeer.Features) func(*wirepeer.Receiver) {
 		return func(r *wirepeer.Receiver) {
 			r.Features = features
 			r.Self, r.Peer = wirepeer.Member{1}, wirepeer.Member{2}
-			r.Behind = map[wirepeer.Member]bool{{3}: true}
-			r.Sessions = map[wirepeer.Member]bool{{2}: true, {4}: true}
+			r.Links = map[wirepeer.Member]bool{{1}: true, {3}: true, {4}: true}
+			r.Sessions = map[wirepeer.Member]wirepeer.Features{{2}: wirepeer.VIA, {4}: wirepeer.VIA, {5}: wirepeer.RELAY}
 		}
 	}
 	object := func(to, from byte, n int) wirepeer.Object {
 		return wirepeer.Object{Flags: wirepeer.Relayed, Destination: wirepeer.Member{to}, Source: wirepeer.Member{from}, Frame: frame(n)}
+	}
+	super := func(to, from byte, gso uint16) wirepeer.Object {
+		o := tcp4().with(func(s *super) { s.payload, s.gsoSize = 30000, gso }).object()
+		o.Flags |= wirepeer.Relayed
+		o.Destination, o.Source = wirepeer.Member{to}, wirepeer.Member{from}
+		return o
 	}
 	in := func(objects ...wirepeer.Object) [][]byte {
 		var b [][]byte
@@ -223,24 +233,44 @@ func TestRelayed(t *testing.T) {
 		}
 		return [][]byte{datagram(b...)}
 	}
-	bad := object(4, 2, 14)
-	bad.Flags |= wirepeer.VNET
-	bad.Header[0] = 77
-	both := object(1, 3, 14)
-	both.Flags |= wirepeer.Striped
+	forwarded := func(objects ...wirepeer.Object) (all events) {
+		for _, o := range objects {
+			all = append(all, wirepeer.Forwarded(o))
+		}
+		return all
+	}
+	bad := func(to, from byte) wirepeer.Object {
+		o := object(to, from, 14)
+		o.Flags |= wirepeer.VNET
+		o.Header[0] = 77
+		return o
+	}
+	told := super(4, 2, 1460)
+	told.Header[2] = 54
+	striped := object(1, 3, 14)
+	striped.Flags |= wirepeer.Striped
 	testRules(t, []rule{
 		{name: "to me", law: destination, side: side(wirepeer.VIA), in: in(object(1, 3, 14)), want: events{object(1, 3, 14)}},
-		{name: "to me on another way", law: destination, side: side(wirepeer.VIA), in: in(object(1, 4, 14)), drops: drops{"relay": 1}},
+		{name: "to me, not by a link of the peer", law: destination, side: side(wirepeer.VIA), in: in(object(1, 6, 14)), drops: drops{"relay": 1}},
+		{name: "to me from who is here", law: destination, side: side(wirepeer.VIA), in: in(object(1, 4, 14)), drops: drops{"relay": 1}},
 		{name: "to me from the peer itself", law: destination, side: side(wirepeer.VIA), in: in(object(1, 2, 14)), drops: drops{"relay": 1}},
-		{name: "to me, too long", law: limit, side: side(wirepeer.VIA), in: in(object(1, 3, 1515)), drops: drops{"mtu_peer": 1}},
-		{name: "to another", law: forwards, side: side(wirepeer.RELAY), in: in(object(4, 2, 14)), want: events{wirepeer.Forwarded(object(4, 2, 14))}},
-		{name: "to one that is not here", law: forwards, side: side(wirepeer.RELAY), in: in(object(5, 2, 14)), drops: drops{"relay": 1}},
+		{name: "to me from me", law: other, side: side(wirepeer.VIA), in: in(object(1, 1, 14)), drops: drops{"relay": 1}},
+		{name: "to me, too long", law: mtu, side: side(wirepeer.VIA), in: in(object(1, 3, 1514), object(1, 3, 1515)), want: events{object(1, 3, 1514)}, drops: drops{"mtu_peer": 1}},
+		{name: "to another", law: forwards, side: side(wirepeer.RELAY), in: in(object(4, 2, 14)), want: forwarded(object(4, 2, 14))},
+		{name: "to one that is not here", law: forwards, side: side(wirepeer.RELAY), in: in(object(6, 2, 14)), drops: drops{"relay": 1}},
+		{name: "to one that does not take it", law: forwards, side: side(wirepeer.RELAY), in: in(object(5, 2, 14)), drops: drops{"relay": 1}},
 		{name: "to another from another", law: forwards, side: side(wirepeer.RELAY), in: in(object(4, 3, 14)), drops: drops{"relay": 1}},
-		{name: "forwarded as it is", law: section5, side: side(wirepeer.RELAY), in: in(object(4, 2, 9000), bad), want: events{wirepeer.Forwarded(object(4, 2, 9000)), wirepeer.Forwarded(bad)}},
+		{name: "to another from me", law: forwards, side: side(wirepeer.RELAY), in: in(object(4, 1, 14)), drops: drops{"relay": 1}},
+		{name: "back to the peer", law: other, side: side(wirepeer.RELAY), in: in(object(2, 2, 14)), drops: drops{"relay": 1}},
+		{name: "to another, long", law: mtu, side: side(wirepeer.RELAY), in: in(object(4, 2, 9014), object(4, 2, 9015)), want: forwarded(object(4, 2, 9014)), drops: drops{"mtu_peer": 1}},
+		{name: "superframe to another, long", law: mtu, side: side(wirepeer.RELAY), in: in(super(4, 2, 8960), super(4, 2, 8961)), want: forwarded(super(4, 2, 8960)), drops: drops{"mtu_peer": 1}},
+		{name: "superframe to me, long", law: mtu, side: side(wirepeer.VIA), in: in(super(1, 3, 1460), super(1, 3, 1461)), want: events{super(1, 3, 1460)}, drops: drops{"mtu_peer": 1}},
+		{name: "forwarded as it is meant", law: means, side: side(wirepeer.RELAY), in: in(told), want: forwarded(super(4, 2, 1460))},
+		{name: "checked before its way", law: both, side: side(wirepeer.RELAY | wirepeer.VIA), in: in(bad(4, 2), bad(1, 3), bad(6, 6), object(6, 6, 9015)), drops: drops{"bad_offload": 3, "mtu_peer": 1}},
 		{name: "to me, no relay only", law: other, side: side(wirepeer.RELAY), in: in(object(1, 3, 14)), drops: drops{"relay": 1}},
 		{name: "to another, no relay", law: other, side: side(wirepeer.VIA), in: in(object(4, 2, 14)), drops: drops{"relay": 1}},
-		{name: "takes none", law: first, side: side(0), in: in(object(1, 3, 14), object(4, 2, 9000)), drops: drops{"relay": 2}},
-		{name: "neither flag", law: first, side: side(0), in: in(both), drops: drops{"unknown_record": 1}},
+		{name: "takes none", law: first, side: side(0), in: in(object(1, 3, 14), object(4, 2, 9000), bad(1, 3)), drops: drops{"relay": 3}},
+		{name: "neither flag", law: first, side: side(0), in: in(striped), drops: drops{"unknown_record": 1}},
 		{name: "before its length", law: first, side: side(0), in: [][]byte{datagram(record(1, 0x20, 1), record(1, 0x60))}, drops: drops{"relay": 1, "unknown_record": 1}},
 		{
 			name: "when it is whole", law: first, side: side(0),
