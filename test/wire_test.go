@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,11 +31,12 @@ const wireMTU = wirepeer.GenerateMTU
 // readings is two receivers of one lane that were written from docs/wire.md by
 // different hands: whatever comes, they must do the same.
 type readings struct {
-	fast wire.Receiver
-	slow *wirepeer.Receiver
-	beat []wirepeer.Heartbeat // what the fast one heard from the datagram at hand
-	test [][]byte             // the frames for its test in that
-	left []*frame.Buf
+	fast    wire.Receiver
+	slow    *wirepeer.Receiver
+	beat    []wirepeer.Heartbeat // what the fast one heard from the datagram at hand
+	test    [][]byte             // the frames for its test in that
+	relayed []delivery           // and those that it relayed, or were relayed to it
+	left    []*frame.Buf
 }
 
 func newReadings() *readings {
@@ -49,31 +51,63 @@ func newReadings() *readings {
 	return r
 }
 
+// The members of relayed readings, by what they are to the receiver.
+var (
+	relaySelf  = wirepeer.GenerateMembers[0]
+	relayPeer  = wirepeer.GenerateMembers[1]
+	relayNext  = wirepeer.GenerateMembers[2] // it has a session with them
+	relayAfter = wirepeer.GenerateMembers[3] // its peer has a session with them
+)
+
+// newRelays returns readings of a side that takes what is relayed, and relays. What
+// the way of that must be is said here in the place of transport.
+func newRelays() *readings {
+	r := newReadings()
+	r.slow.Features |= wirepeer.RELAY | wirepeer.VIA
+	r.slow.Self, r.slow.Peer = relaySelf, relayPeer
+	r.slow.Links = map[wirepeer.Member]bool{relaySelf: true, relayAfter: true}
+	r.slow.Sessions = map[wirepeer.Member]wirepeer.Features{relayPeer: 0, relayNext: wirepeer.VIA}
+	r.fast.Self = wire.ShortID(relaySelf)
+	r.fast.Relayed = func(to wire.Relayed, b *frame.Buf) {
+		switch [2]wirepeer.Member{wirepeer.Member(to.Destination), wirepeer.Member(to.Source)} {
+		case [2]wirepeer.Member{relaySelf, relayAfter}, [2]wirepeer.Member{relayNext, relayPeer}:
+			d := meaning(b)
+			d.Relayed = &to
+			r.relayed = append(r.relayed, d)
+		default:
+			r.fast.Drops[wire.Relay].Add(1)
+		}
+	}
+	return r
+}
+
 // outcome is all that the datagrams up to one have done, and what that one
 // brought.
 type outcome struct {
-	Frames []delivery
-	Beats  []wirepeer.Heartbeat
-	Tests  [][]byte          // frames of TEST objects
-	Drops  map[string]uint64 // of this datagram and those before
+	Frames  []delivery
+	Relayed []delivery
+	Beats   []wirepeer.Heartbeat
+	Tests   [][]byte          // frames of TEST objects
+	Drops   map[string]uint64 // of this datagram and those before
 }
 
 // delivery is a frame and what its virtio-net header means (section 5), not
 // how it is written down.
 type delivery struct {
-	Header [10]byte
-	Frame  []byte
+	Header  [10]byte
+	Frame   []byte
+	Relayed *wire.Relayed // nil for the receiver's LAN
 }
 
 // datagram gives both the same bytes and returns what they made of it.
 func (r *readings) datagram(d []byte) (fast, slow outcome) {
-	r.beat, r.test = nil, nil
+	r.beat, r.test, r.relayed = nil, nil, nil
 	r.left = r.fast.Datagram(d, time.Time{}, r.left[:0])
 	for _, b := range r.left {
 		fast.Frames = append(fast.Frames, meaning(b))
 		b.Release()
 	}
-	fast.Beats, fast.Tests, fast.Drops = r.beat, r.test, map[string]uint64{}
+	fast.Beats, fast.Tests, fast.Relayed, fast.Drops = r.beat, r.test, r.relayed, map[string]uint64{}
 	for why := range wire.Reasons {
 		if n := r.fast.Drops[why].Load(); n > 0 {
 			fast.Drops[why.String()] = n
@@ -83,11 +117,16 @@ func (r *readings) datagram(d []byte) (fast, slow outcome) {
 	for _, e := range r.slow.Datagram(d) {
 		switch e := e.(type) {
 		case wirepeer.Object:
-			if e.Flags == wirepeer.Test {
+			switch {
+			case e.Flags == wirepeer.Test:
 				slow.Tests = append(slow.Tests, e.Frame)
-				continue
+			case e.Flags&wirepeer.Relayed != 0:
+				slow.Relayed = append(slow.Relayed, relayed(e))
+			default:
+				slow.Frames = append(slow.Frames, delivery{Header: e.Header, Frame: e.Frame})
 			}
-			slow.Frames = append(slow.Frames, delivery{e.Header, e.Frame})
+		case wirepeer.Forwarded:
+			slow.Relayed = append(slow.Relayed, relayed(wirepeer.Object(e)))
 		case wirepeer.Heartbeat:
 			slow.Beats = append(slow.Beats, e)
 		}
@@ -96,20 +135,38 @@ func (r *readings) datagram(d []byte) (fast, slow outcome) {
 	return fast, slow
 }
 
+func relayed(o wirepeer.Object) delivery {
+	return delivery{o.Header, o.Frame, &wire.Relayed{Destination: wire.ShortID(o.Destination), Source: wire.ShortID(o.Source)}}
+}
+
 // agree fails the test unless both do the same with each datagram, and returns
-// all frames that came.
+// all frames that came, those for the LAN first.
 func (r *readings) agree(t rapid.TB, datagrams [][]byte) (frames []delivery) {
 	t.Helper()
 	defer r.fast.Close()
+	var relayed []delivery
 	for i, d := range datagrams {
 		fast, slow := r.datagram(d)
 		if !reflect.DeepEqual(slow, fast) { // cmp is slow where nothing differs
 			t.Fatalf("datagram %d of %d (-wirepeer +transport/wire):\n%s\n%s",
 				i, len(datagrams), cmp.Diff(slow, fast), before(datagrams[:i+1]))
 		}
-		frames = append(frames, fast.Frames...)
+		frames, relayed = append(frames, fast.Frames...), append(relayed, fast.Relayed...)
 	}
-	return frames
+	return append(frames, relayed...)
+}
+
+// lanFirst returns the frames in the order of agree.
+func lanFirst(all []delivery) []delivery {
+	all = slices.Clone(all)
+	rank := func(d delivery) int {
+		if d.Relayed == nil {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(all, func(a, b delivery) int { return rank(a) - rank(b) })
+	return all
 }
 
 // before shows the datagrams that led to a difference, the last few of them.
@@ -155,7 +212,9 @@ func TestTwoReadings(t *testing.T) {
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			newReadings().agree(t, wirepeer.Generate(rand.New(rand.NewPCG(seed, 0)), n))
+			datagrams := wirepeer.Generate(rand.New(rand.NewPCG(seed, 0)), n)
+			newReadings().agree(t, datagrams)
+			newRelays().agree(t, datagrams)
 		})
 	}
 }
@@ -167,6 +226,9 @@ func TestRecordedDatagrams(t *testing.T) {
 	for _, file := range recordings(t) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			r := newReadings()
+			if filepath.Base(file) == "relayed.txt" {
+				r = newRelays()
+			}
 			defer r.fast.Close()
 			total := map[string]uint64{}
 			for _, d := range readRecording(t, file) {
@@ -247,6 +309,14 @@ func readRecording(t testing.TB, file string) (all []recorded) {
 				bad()
 			}
 			want.Frames = append(want.Frames, d)
+		case words[0] == "relayed" && len(words) == 5 && len(words[1]) == 16 && len(words[2]) == 16:
+			d := delivery{Frame: bytesOf(words[4]), Relayed: &wire.Relayed{
+				Destination: wire.ShortID(bytesOf(words[1])), Source: wire.ShortID(bytesOf(words[2])),
+			}}
+			if words[3] != "-" && copy(d.Header[:], bytesOf(words[3])) != len(d.Header) {
+				bad()
+			}
+			want.Relayed = append(want.Relayed, d)
 		case words[0] == "heartbeat" && len(words) == 3 && len(words[1]) == 2 && len(words[2]) == 16:
 			want.Beats = append(want.Beats, wirepeer.Heartbeat{
 				Mode: bytesOf(words[1])[0], Nonce: binary.BigEndian.Uint64(bytesOf(words[2])),
@@ -277,10 +347,14 @@ func TestReadSender(t *testing.T) {
 			if d.Header != [10]byte{} {
 				o.Flags = wirepeer.VNET
 			}
+			if d.Relayed != nil {
+				o.Flags |= wirepeer.Relayed
+				o.Destination, o.Source = wirepeer.Member(d.Relayed.Destination), wirepeer.Member(d.Relayed.Source)
+			}
 			objects = append(objects, o)
 		}
-		r := newReadings()
-		if d := cmp.Diff(sent, r.agree(t, s.Datagrams(objects))); d != "" {
+		r := newRelays()
+		if d := cmp.Diff(lanFirst(sent), r.agree(t, s.Datagrams(objects))); d != "" {
 			t.Errorf("frames (-sent +got):\n%s", d)
 		}
 		r.wantNoDrops(t)
@@ -318,8 +392,8 @@ func TestReadPacker(t *testing.T) {
 			t.Error(err)
 		}
 		// They come in the order in which they became whole.
-		r := newReadings()
-		if d := cmp.Diff(q.done, r.agree(t, datagrams)); d != "" {
+		r := newRelays()
+		if d := cmp.Diff(lanFirst(q.done), r.agree(t, datagrams)); d != "" {
 			t.Errorf("frames (-sent +got):\n%s", d)
 		}
 		if len(q.done) != len(sent) {
@@ -351,7 +425,7 @@ func newTurns(t *rapid.T, frames []delivery) *turns {
 		h := frame.ParseVnet(d.Header[:])
 		h.HdrLen = uint16(headerLength(h, d.Frame)) // as it comes from a TAP
 		b.SetHeader(h)
-		it := &wire.Item{Buf: b}
+		it := &wire.Item{Buf: b, Relayed: d.Relayed}
 		q.waiting = append(q.waiting, it)
 		q.frames[it] = d
 	}
@@ -383,7 +457,14 @@ func (q *turns) Sent(_ int, done bool) {
 // begun, that a LAN of wireMTU takes.
 func drawFrames(t *rapid.T) (frames []delivery) {
 	for range rapid.IntRange(1, 8).Draw(t, "frames") {
-		frames = append(frames, drawFrame(t))
+		d := drawFrame(t)
+		switch rapid.IntRange(0, 3).Draw(t, "way") {
+		case 0:
+			d.Relayed = &wire.Relayed{Destination: wire.ShortID(relaySelf), Source: wire.ShortID(relayAfter)}
+		case 1:
+			d.Relayed = &wire.Relayed{Destination: wire.ShortID(relayNext), Source: wire.ShortID(relayPeer)}
+		}
+		frames = append(frames, d)
 	}
 	return frames
 }
@@ -489,5 +570,6 @@ func FuzzTwoReadings(f *testing.F) {
 			in = in[2+n:]
 		}
 		newReadings().agree(t, datagrams)
+		newRelays().agree(t, datagrams)
 	})
 }

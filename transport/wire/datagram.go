@@ -42,7 +42,7 @@ const (
 	headLen    = tagLen + 2 + 3     // a HEAD without its bytes
 	maxHead    = 256
 	stripedLen = 6
-	relayedLen = 16
+	relayedLen = 2 * shortIDLen
 
 	// HeartbeatLen is the least length of a datagram with a heartbeat: a
 	// smaller packet draws no stateless reset (section 6).
@@ -84,6 +84,23 @@ func partsLen(flags byte) int {
 func objectFits(flags byte, total int) bool {
 	n := total - partsLen(flags)
 	return n >= frame.HeaderLen && n <= frame.MaxLen
+}
+
+// Relayed says of an object from which member to which it goes, by way of a
+// third (section 4). It stands before the virtio-net header:
+//
+//	0             8        16
+//	| destination | source |
+type Relayed struct{ Destination, Source ShortID }
+
+func parseRelayed(p []byte) Relayed {
+	return Relayed{ShortID(p), ShortID(p[shortIDLen:])}
+}
+
+func (r *Relayed) put(p []byte) int {
+	copy(p, r.Destination[:])
+	copy(p[shortIDLen:], r.Source[:])
+	return relayedLen
 }
 
 func putU24(p []byte, v int) {

@@ -10,9 +10,11 @@ import (
 )
 
 // Item is a frame on its way out, with what has been sent of it. Whoever queues
-// an Item sets Buf, and leaves the rest to the Packer.
+// an Item sets Buf, and Relayed if it has another way than the peer's LAN, and
+// leaves the rest to the Packer.
 type Item struct {
-	Buf *frame.Buf // its header as frame.CheckVnet returned it
+	Buf     *frame.Buf // its header as frame.CheckVnet returned it
+	Relayed *Relayed   // from whom to whom, not changed while it waits; nil for the peer
 
 	sent  int    // bytes of the object that are in datagrams
 	id    uint16 // of a cut object
@@ -22,6 +24,9 @@ type Item struct {
 // Begun reports whether part of the frame has been sent, so that the rest must
 // follow on the same lane.
 func (it *Item) Begun() bool { return it.begun }
+
+// Size returns how long the item's object is at most, in bytes.
+func (it *Item) Size() int { return it.prefixLen() + frame.VnetLen + it.Buf.Len() }
 
 // Source hands out what waits to be sent, in the order that it should go.
 type Source interface {
@@ -77,18 +82,21 @@ func (p *Packer) Pack(d []byte, src Source) int {
 	n += p.putHead(d[n:])
 	for ; it != nil; it = src.Next(len(d) - n - tagLen) {
 		flags, object := split(it.Buf)
-		room := len(d) - n
+		total, room := len(object), len(d)-n
+		if it.Relayed != nil {
+			flags, total = flags|flagRelayed, total+relayedLen
+		}
 		switch {
-		case it.sent == 0 && tagLen+len(object) <= room:
+		case it.sent == 0 && tagLen+total <= room:
 			d[n] = kindWhole | flags
-			binary.BigEndian.PutUint16(d[n+1:], uint16(len(object)))
-			n += tagLen + putObject(d[n+tagLen:], flags, object)
-			src.Sent(len(object), true)
+			binary.BigEndian.PutUint16(d[n+1:], uint16(total))
+			n += tagLen + it.putFirst(d[n+tagLen:], flags, object)
+			src.Sent(total, true)
 			continue
-		case room >= sliceLen+least(it) || room >= sliceLen+len(object)-it.sent:
+		case room >= sliceLen+least(it) || room >= sliceLen+total-it.sent:
 			sent := p.putSlice(d[n:], it, flags, object)
 			n += sliceLen + sent
-			done := it.sent == len(object) // Sent may end the item
+			done := it.sent == total // Sent may end the item
 			src.Sent(sent, done)
 			if done {
 				continue
@@ -106,23 +114,32 @@ func (p *Packer) Pack(d []byte, src Source) int {
 // second, which brings HEAD, would cost them, and so every segment.
 func least(it *Item) int {
 	if it.sent == 0 {
-		return max(leastSlice, headEnd(it.Buf))
+		return max(it.prefixLen()+leastSlice, headEnd(it))
 	}
 	return leastSlice
 }
 
 // headEnd returns where the headers of a superframe's object end, 0 for a frame
 // that is none, or whose headers are too long for a HEAD.
-func headEnd(b *frame.Buf) int {
-	h := b.Header()
-	end := partsLen(flagVnet) + int(h.HdrLen)
-	if h.GSOType == frame.GSONone || h.HdrLen == 0 || end > min(maxHead, partsLen(flagVnet)+b.Len()) {
+func headEnd(it *Item) int {
+	h, parts := it.Buf.Header(), it.prefixLen()+frame.VnetLen
+	end := parts + int(h.HdrLen)
+	if h.GSOType == frame.GSONone || h.HdrLen == 0 || end > min(maxHead, parts+it.Buf.Len()) {
 		return 0
 	}
 	return end
 }
 
-// split returns the flags and the bytes of a frame's object.
+// prefixLen returns how many bytes stand before the virtio-net header and the
+// frame of an item's object.
+func (it *Item) prefixLen() int {
+	if it.Relayed != nil {
+		return relayedLen
+	}
+	return 0
+}
+
+// split returns the flags and the bytes of a frame's object without its prefix.
 func split(b *frame.Buf) (flags byte, object []byte) {
 	if raw := b.Raw(); raw[0] != 0 || raw[1] != 0 {
 		return flagVnet, raw
@@ -133,6 +150,23 @@ func split(b *frame.Buf) (flags byte, object []byte) {
 	return flags, b.Bytes()
 }
 
+// putFirst copies the first bytes of an item's object, as many as fit, and
+// returns how many: its prefix and at least leastSlice behind that. The header
+// length in a virtio-net header is sent 0 (section 5); ours serves whoever cuts
+// the frame here.
+func (it *Item) putFirst(d []byte, flags byte, object []byte) int {
+	n := 0
+	if it.Relayed != nil {
+		n = it.Relayed.put(d)
+		d = d[n:]
+	}
+	n += copy(d, object)
+	if flags&flagVnet != 0 {
+		clear(d[2:4])
+	}
+	return n
+}
+
 // putSlice writes the next slice of an item, as long as d has room, and returns
 // how many bytes of the object it holds.
 func (p *Packer) putSlice(d []byte, it *Item, flags byte, object []byte) int {
@@ -141,38 +175,27 @@ func (p *Packer) putSlice(d []byte, it *Item, flags byte, object []byte) int {
 		p.id++
 		p.setHead(it, flags, object)
 	}
-	n := min(len(d)-sliceLen, len(object)-it.sent)
+	n := 0
+	if it.sent == 0 {
+		n = it.putFirst(d[sliceLen:], flags, object)
+	} else {
+		n = copy(d[sliceLen:], object[it.sent-it.prefixLen():])
+	}
 	d[0] = kindSlice | flags
 	binary.BigEndian.PutUint16(d[1:], uint16(sliceLen-tagLen+n))
 	binary.BigEndian.PutUint16(d[3:], it.id)
 	putU24(d[5:], it.sent)
-	putU24(d[8:], len(object))
-	if it.sent == 0 {
-		putObject(d[sliceLen:], flags, object[:n])
-	} else {
-		copy(d[sliceLen:], object[it.sent:it.sent+n])
-	}
+	putU24(d[8:], it.prefixLen()+len(object))
 	it.sent += n
-	return n
-}
-
-// putObject copies the first bytes of an object, at least leastSlice, and
-// returns how many. The header length in a virtio-net header is sent 0
-// (section 5); ours serves whoever cuts the frame here.
-func putObject(d []byte, flags byte, object []byte) int {
-	n := copy(d, object)
-	if flags&flagVnet != 0 {
-		clear(d[2:4])
-	}
 	return n
 }
 
 // setHead keeps the headers of a superframe for the next datagram, so that the
 // loss of this one costs only the segments in it.
 func (p *Packer) setHead(it *Item, flags byte, object []byte) {
-	if end := headEnd(it.Buf); end > 0 {
-		p.head.id, p.head.flags, p.head.total = it.id, flags, len(object)
-		p.head.n = putObject(p.head.b[:], flags, object[:end])
+	if end := headEnd(it); end > 0 {
+		p.head.id, p.head.flags, p.head.total = it.id, flags, it.prefixLen()+len(object)
+		p.head.n = it.putFirst(p.head.b[:end], flags, object)
 	}
 }
 

@@ -55,6 +55,14 @@ type Receiver struct {
 	// Heartbeat is called with each heartbeat; nil ignores them.
 	Heartbeat func(Heartbeat)
 
+	// Self is who we are, to know whether a relayed object is for us.
+	Self ShortID
+
+	// Relayed is called with the frame of each relayed object that passes, which
+	// is borrowed, checked against the own MTU if it is for Self and else against
+	// frame.MaxMTU. Whether it came the right way is for it to say. Nil takes none.
+	Relayed func(Relayed, *frame.Buf)
+
 	// Test is called with each TEST object's frame, borrowed, and reports whether
 	// it was expected; nil takes none.
 	Test func([]byte) bool
@@ -131,8 +139,9 @@ func (r *Receiver) whole(flags byte, object []byte, frames []*frame.Buf) []*fram
 		return frames
 	}
 	b := frame.Get(len(object) - partsLen(flags))
-	copy(objectBytes(flags, b), object)
-	return r.deliver(flags, b, frames)
+	n := prefixLen(flags)
+	copy(objectBytes(flags, b), object[n:])
+	return r.deliver(flags, object[:n], b, frames)
 }
 
 // takes reports whether objects with these flags are for us, and counts those
@@ -150,7 +159,7 @@ func (r *Receiver) refuses(flags byte) (why Reason, refused bool) {
 	switch {
 	case flags&flagStriped != 0:
 		return UnknownRecord, true
-	case flags&flagRelayed != 0:
+	case flags&flagRelayed != 0 && r.Relayed == nil:
 		return Relay, true
 	case flags&flagTest != 0 && (flags != flagTest || r.Test == nil):
 		return Test, true
@@ -158,7 +167,7 @@ func (r *Receiver) refuses(flags byte) (why Reason, refused bool) {
 	return 0, false
 }
 
-// objectBytes returns the memory of an object without prefix in a Buf: the
+// objectBytes returns the memory of an object behind its prefix in a Buf: the
 // virtio-net header, if there is one, and the frame.
 func objectBytes(flags byte, b *frame.Buf) []byte {
 	if flags&flagVnet != 0 {
@@ -167,10 +176,10 @@ func objectBytes(flags byte, b *frame.Buf) []byte {
 	return b.Bytes()
 }
 
-// deliver checks a frame (section 5) and appends it, or releases it. One of a test
-// goes no further.
-func (r *Receiver) deliver(flags byte, b *frame.Buf, frames []*frame.Buf) []*frame.Buf {
-	h, err := frame.CheckVnet(b.Header(), b.Bytes(), r.MTU)
+// deliver checks a frame (section 5) and passes it on, or releases it. prefix is
+// what stood before it in the object.
+func (r *Receiver) deliver(flags byte, prefix []byte, b *frame.Buf, frames []*frame.Buf) []*frame.Buf {
+	h, err := frame.CheckVnet(b.Header(), b.Bytes(), r.mtu(flags, prefix))
 	if err != nil {
 		r.refuse(err)
 		b.Release()
@@ -184,7 +193,30 @@ func (r *Receiver) deliver(flags byte, b *frame.Buf, frames []*frame.Buf) []*fra
 		return frames
 	}
 	b.SetHeader(h)
-	return append(frames, b)
+	return r.pass(flags, prefix, b, frames)
+}
+
+// mtu returns that of the LAN that a frame is for, or the greatest: a relay does
+// not know what its destination takes.
+func (r *Receiver) mtu(flags byte, prefix []byte) int {
+	if flags&flagRelayed != 0 && ShortID(prefix) != r.Self {
+		return frame.MaxMTU
+	}
+	return r.MTU
+}
+
+// pass appends a frame that may be sent to the LAN, or hands it to Relayed.
+func (r *Receiver) pass(flags byte, prefix []byte, b *frame.Buf, frames []*frame.Buf) []*frame.Buf {
+	if flags&flagRelayed == 0 {
+		return append(frames, b)
+	}
+	if to := parseRelayed(prefix); to.Source == to.Destination {
+		r.drop(Relay)
+	} else {
+		r.Relayed(to, b)
+	}
+	b.Release()
+	return frames
 }
 
 func (r *Receiver) refuse(err error) {

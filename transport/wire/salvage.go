@@ -102,25 +102,23 @@ func (r *Receiver) Idle(now time.Time, frames []*frame.Buf) []*frame.Buf {
 // rescue closes a damaged superframe and delivers its whole segments.
 func (r *Receiver) rescue(s *slot, frames []*frame.Buf) []*frame.Buf {
 	r.drop(Reassembly)
-	b := s.buf
-	s.buf = nil
 	defer s.close()
-	defer b.Release()
 
 	known := s.runs[0].to // object bytes that are at hand from the start
 	if s.runs[0].from != 0 {
 		known = 0
 	}
-	raw := b.Raw()
 	if known < len(s.head) {
-		copy(raw, s.head)
+		s.putHead()
 		known = len(s.head)
 	}
-	if known < frame.VnetLen+frame.HeaderLen {
+	parts := partsLen(s.flags)
+	if known < parts+frame.HeaderLen {
 		return frames
 	}
-	n := b.Len()
-	h, err := frame.CheckHead(frame.ParseVnet(raw), raw[frame.VnetLen:known], n, r.MTU)
+	b, prefix := s.buf, s.prefix[:]
+	n, raw := b.Len(), b.Raw()
+	h, err := frame.CheckHead(frame.ParseVnet(raw), raw[frame.VnetLen:][:known-parts], n, r.mtu(s.flags, prefix))
 	if err != nil || h.GSOType == frame.GSONone {
 		return frames // headers that are not all at hand, or one frame, and not whole
 	}
@@ -129,7 +127,7 @@ func (r *Receiver) rescue(s *slot, frames []*frame.Buf) []*frame.Buf {
 	for _, run := range s.runs {
 		// In segments: the first that begins in the run, and the one behind the
 		// last that ends in it. The headers count as part of the first.
-		from, to := max(0, run.from-frame.VnetLen-hdr), run.to-frame.VnetLen-hdr
+		from, to := max(0, run.from-parts-hdr), run.to-parts-hdr
 		first := (from + size - 1) / size
 		last := to / size
 		if run.to == s.total {
@@ -138,7 +136,22 @@ func (r *Receiver) rescue(s *slot, frames []*frame.Buf) []*frame.Buf {
 		if to <= 0 || first >= last {
 			continue
 		}
-		frames = append(frames, frame.Cut(h, f[:hdr], f[hdr+first*size:min(n, hdr+last*size)], first))
+		frames = r.pass(s.flags, prefix, frame.Cut(h, f[:hdr], f[hdr+first*size:min(n, hdr+last*size)], first), frames)
 	}
 	return frames
+}
+
+// putHead puts those bytes of HEAD in their place that no slice has brought.
+func (s *slot) putHead() {
+	at := 0
+	for _, run := range s.runs {
+		if at >= len(s.head) {
+			return
+		}
+		s.put(at, s.head[at:max(at, min(run.from, len(s.head)))])
+		at = run.to
+	}
+	if at < len(s.head) {
+		s.put(at, s.head[at:])
+	}
 }

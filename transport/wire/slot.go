@@ -25,10 +25,11 @@ type slot struct {
 	flags byte
 	total int
 
-	buf  *frame.Buf // memory of the frame; nil when only its prefix is of interest
-	runs []run      // received bytes of the object, sorted, never touching
-	got  int        // bytes received
-	head []byte     // of the HEAD record, nil without
+	buf    *frame.Buf       // memory of the frame; nil when the object is not taken
+	prefix [relayedLen]byte // what stands before that in the object, if anything
+	runs   []run            // received bytes of the object, sorted, never touching
+	got    int              // bytes received
+	head   []byte           // of the HEAD record, nil without
 
 	lastSeq  uint64    // datagram that brought the last slice
 	lastTime time.Time // and when it came
@@ -73,14 +74,14 @@ func (r *Receiver) slice(flags byte, body []byte, now time.Time, frames []*frame
 		r.suspect = r.suspect || s.ended
 		return frames
 	}
-	b := s.buf
+	b, prefix := s.buf, s.prefix
 	s.buf = nil
 	s.close()
 	if b == nil {
 		r.takes(flags)
 		return frames
 	}
-	return r.deliver(flags, b, frames)
+	return r.deliver(flags, prefix[:], b, frames)
 }
 
 // head takes the body of a HEAD record.
@@ -168,9 +169,19 @@ func (s *slot) close() {
 
 // put copies bytes of the object to their place.
 func (s *slot) put(offset int, p []byte) {
-	if s.buf != nil {
-		copy(objectBytes(s.flags, s.buf)[offset:], p)
+	if s.buf == nil {
+		return
 	}
+	if n := prefixLen(s.flags); n > 0 {
+		if offset < n {
+			m := copy(s.prefix[offset:n], p)
+			p, offset = p[m:], offset+m
+		}
+		if offset -= n; offset < 0 {
+			return
+		}
+	}
+	copy(objectBytes(s.flags, s.buf)[offset:], p)
 }
 
 // receive notes that the bytes [from, to) have come, and reports whether that

@@ -203,14 +203,27 @@ func TestSalvage(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const size, hdr, gso = 1163, 54, 1448
 		payload := rapid.IntRange(gso+1, 60000).Draw(t, "payload")
+		parts := frame.VnetLen
+		var to *wire.Relayed
+		if rapid.Bool().Draw(t, "relayed") {
+			parts += 16
+			to = &wire.Relayed{Destination: wire.ShortID{1}, Source: wire.ShortID{2}}
+		}
 		var p wire.Packer
 		q, r := new(fifo), receiver()
+		var relayed []*frame.Buf
+		r.Relayed = func(got wire.Relayed, b *frame.Buf) {
+			if to == nil || got != *to {
+				t.Fatalf("relayed as %x, want %x", got, to)
+			}
+			relayed = append(relayed, b.Retain())
+		}
 		// A plain frame before it leaves any room for its first slice.
 		room := rapid.OneOf(rapid.IntRange(0, 120), rapid.IntRange(0, size-2-17)).Draw(t, "room")
 		q.push(frame.New(make([]byte, size-2-3-room)))
 		super := tcp4(payload, gso)
 		whole := bytes.Clone(super.Bytes())
-		q.push(super)
+		q.items = append(q.items, &wire.Item{Buf: super, Relayed: to})
 		datagrams := pack(&p, q, size)
 		lost := map[int]bool{}
 		for range rapid.IntRange(1, 3).Draw(t, "losses") {
@@ -223,11 +236,14 @@ func TestSalvage(t *testing.T) {
 		have := map[int]bool{}
 		now := time.Now()
 		take := func(bufs []*frame.Buf) {
-			for _, b := range bufs {
+			for i, b := range append(bufs, relayed...) {
 				h := b.Header()
 				if h == (frame.Vnet{}) {
 					b.Release()
 					continue
+				}
+				if (i >= len(bufs)) != (to != nil) {
+					t.Fatal("a segment went the other way")
 				}
 				n := 0
 				frame.Split(b, func(seg *frame.Buf) {
@@ -244,6 +260,7 @@ func TestSalvage(t *testing.T) {
 				})
 				b.Release()
 			}
+			relayed = relayed[:0]
 		}
 		for i, d := range datagrams {
 			if !lost[i] {
@@ -263,7 +280,7 @@ func TestSalvage(t *testing.T) {
 				n := int(binary.BigEndian.Uint16(rec[1:]))
 				switch rec[0] & 0xf {
 				case 2:
-					from := int(rec[5])<<16 | int(rec[6])<<8 | int(rec[7]) - frame.VnetLen
+					from := int(rec[5])<<16 | int(rec[6])<<8 | int(rec[7]) - parts
 					to := from + n - 8
 					if lost[i] {
 						missing = append(missing, [2]int{from, to})
@@ -291,6 +308,37 @@ func TestSalvage(t *testing.T) {
 			}
 		}
 	})
+}
+
+// HEAD is used only where the bytes of slices are missing.
+func TestHeadFillsGaps(t *testing.T) {
+	b := tcp4(5000, 1448)
+	object := bytes.Clone(b.Raw())
+	b.Release()
+	head := bytes.Clone(object[:64])
+	head[frame.VnetLen+1] = 0xee // in the destination address
+	record := func(kind byte, fixed, p []byte) []byte {
+		d := []byte{0, 0, 0x10 | kind}
+		d = binary.BigEndian.AppendUint16(d, uint16(len(fixed)+len(p)))
+		return append(append(d, fixed...), p...)
+	}
+	slice := func(from, to int) []byte {
+		return record(2, []byte{0, 0, 0, byte(from >> 8), byte(from), 0, byte(len(object) >> 8), byte(len(object))}, object[from:to])
+	}
+	r := receiver()
+	defer r.Close()
+	now := time.Now()
+	r.Datagram(slice(0, 30), now, nil)
+	r.Datagram(record(3, []byte{0, 0, 0, byte(len(object) >> 8), byte(len(object))}, head), now, nil)
+	r.Datagram(slice(64+1448, len(object)), now, nil)
+	frames := r.Idle(now.Add(wire.SalvageAfter), nil)
+	if len(frames) != 1 {
+		t.Fatalf("%d frames are salvaged; %s", len(frames), drops(r))
+	}
+	defer frames[0].Release()
+	if got, want := frames[0].Bytes()[:14], object[frame.VnetLen:][:14]; !bytes.Equal(got, want) {
+		t.Errorf("Ethernet header %x, want %x", got, want)
+	}
 }
 
 func TestHeartbeat(t *testing.T) {
@@ -325,6 +373,8 @@ func FuzzReceiver(f *testing.F) {
 	q := new(fifo)
 	q.push(tcp4(5000, 1448))
 	q.push(frame.New(make([]byte, 700)))
+	q.items = append(q.items, &wire.Item{Buf: tcp4(5000, 1448), Relayed: &wire.Relayed{Destination: wire.ShortID{1}}})
+	q.items = append(q.items, &wire.Item{Buf: frame.New(make([]byte, 60)), Relayed: &wire.Relayed{Source: wire.ShortID{1}}})
 	var all []byte
 	for _, d := range pack(&p, q, wire.MinSize) {
 		f.Add(d)
@@ -333,6 +383,16 @@ func FuzzReceiver(f *testing.F) {
 	f.Add(all)
 	f.Fuzz(func(t *testing.T, in []byte) {
 		r := receiver()
+		r.Self = wire.ShortID{1}
+		r.Relayed = func(to wire.Relayed, b *frame.Buf) {
+			mtu := frame.MaxMTU
+			if to.Destination == r.Self {
+				mtu = r.MTU
+			}
+			if h, err := frame.CheckVnet(b.Header(), b.Bytes(), mtu); err != nil || h != b.Header() || to.Source == to.Destination {
+				t.Errorf("relayed a frame that does not pass: %v, header %+v, want %+v, %x", err, b.Header(), h, to)
+			}
+		}
 		defer r.Close()
 		now := time.Now()
 		for len(in) >= 2 { // datagrams, each behind its length
@@ -438,13 +498,14 @@ func BenchmarkReassemble(b *testing.B) {
 // endless is a Source that hands out the same frame for ever.
 type endless struct {
 	buf  *frame.Buf
+	to   *wire.Relayed
 	item wire.Item
 	done int
 }
 
 func (e *endless) Next(int) *wire.Item {
 	if e.item.Buf == nil {
-		e.item = wire.Item{Buf: e.buf}
+		e.item = wire.Item{Buf: e.buf, Relayed: e.to}
 	}
 	return &e.item
 }
@@ -462,11 +523,17 @@ func TestNoAllocations(t *testing.T) {
 	if raceEnabled {
 		t.Skip("sync.Pool is not itself under the race detector")
 	}
-	for _, b := range []*frame.Buf{frame.New(make([]byte, 60)), frame.New(make([]byte, 1514)), tcp4(60000, 1448)} {
+	bufs := []*frame.Buf{frame.New(make([]byte, 60)), frame.New(make([]byte, 1514)), tcp4(60000, 1448)}
+	for i := range 2 * len(bufs) {
+		b := bufs[i/2]
 		var p wire.Packer
 		src, r := &endless{buf: b}, receiver()
 		d, frames, now := make([]byte, 1410), make([]*frame.Buf, 0, 64), time.Now()
 		got := 0
+		if i%2 == 1 {
+			src.to = &wire.Relayed{Source: wire.ShortID{1}}
+			r.Relayed = func(wire.Relayed, *frame.Buf) { got++ }
+		}
 		n := testing.AllocsPerRun(1000, func() {
 			for _, f := range r.Datagram(d[:p.Pack(d, src)], now, frames[:0]) {
 				f.Release()
@@ -474,7 +541,7 @@ func TestNoAllocations(t *testing.T) {
 			}
 		})
 		if n != 0 || got == 0 {
-			t.Errorf("frame of %d bytes: %v allocations a datagram, %d frames came", b.Len(), n, got)
+			t.Errorf("frame of %d bytes, relayed %v: %v allocations a datagram, %d frames came", b.Len(), src.to != nil, n, got)
 		}
 	}
 }
