@@ -101,7 +101,7 @@ func (f *flow) takeLocked(e *entry, limit int, mark bool) {
 	if mark {
 		frame.MarkCE(b.Bytes())
 	}
-	f.item = wire.Item{Buf: b}
+	f.item = wire.Item{Buf: b, Relayed: e.to}
 }
 
 // doneLocked ends the item.

@@ -288,7 +288,7 @@ func (l *Lane) Next(room int) *wire.Item {
 	l.q.mu.Unlock()
 	l.size = max(l.size, room)
 	if f != nil && !f.open && len(l.open) > 0 {
-		n := f.item.Buf.Len() + frame.VnetLen
+		n := f.item.Size()
 		if n > room && (l.late() || n <= l.size) {
 			f = l.open[0]
 		}

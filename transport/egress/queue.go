@@ -5,11 +5,13 @@
 package egress
 
 import (
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/l2bridge/l2bridge/internal/frame"
+	"github.com/l2bridge/l2bridge/transport/wire"
 )
 
 // Bounds of a queue. The bytes are what four TCP flows of a long fat path may
@@ -47,9 +49,10 @@ const (
 //	               flow ----'     DRR over its flows, CoDel in each
 //	               urgent --------> first lane, before all others
 //
-// A flow (VLAN, addresses, ports) has its home on one lane, so that its frames
-// stay in order. It finds another one only when the lane is clear: all that was
-// sent by it has come to the far side, which the answer to a ping tells.
+// A flow (VLAN, addresses, ports; if it is relayed, from whom to whom) has its
+// home on one lane, so that its frames stay in order. It finds another one only
+// when the lane is clear: all that was sent by it has come to the far side, which
+// the answer to a ping tells.
 type Queue struct {
 	full, stale, cut, dropped, marked atomic.Uint64
 
@@ -72,6 +75,7 @@ type Queue struct {
 // entry is a frame that waits, as a link of its flow's list.
 type entry struct {
 	buf   *frame.Buf
+	to    *wire.Relayed // nil for the peer's LAN
 	since time.Duration
 	from  uint16 // segments of a superframe that are gone: sent, or dropped
 	next  int32
@@ -110,7 +114,20 @@ func (q *Queue) SetActive(n int) {
 // Push adds frames, each behind those of its flow. It never blocks: when the
 // queue is full the fattest flow loses what it has too much, and that is
 // counted. The frames are borrowed; those that stay are retained.
-func (q *Queue) Push(frames []*frame.Buf) {
+func (q *Queue) Push(frames []*frame.Buf) { q.push(frames, nil, 0) }
+
+// PushRelayed is Push for frames that go on from the peer to another, or that
+// another sent, as to says. That is kept, and not changed any more.
+func (q *Queue) PushRelayed(frames []*frame.Buf, to *wire.Relayed) {
+	q.push(frames, to, uint32(maphash.Comparable(pairSeed, *to)))
+}
+
+// pairSeed keeps others from knowing which flows of two pairs share a bucket.
+var pairSeed = maphash.MakeSeed()
+
+// push adds frames, of which those that are relayed come with a hash of the pair
+// that to names.
+func (q *Queue) push(frames []*frame.Buf, to *wire.Relayed, pair uint32) {
 	now := q.clock()
 	var wake uint64 // lanes that have something to do again
 	q.mu.Lock()
@@ -118,12 +135,12 @@ func (q *Queue) Push(frames []*frame.Buf) {
 		q.makeRoomLocked()
 	}
 	for _, b := range frames {
-		f := q.flowLocked(b)
+		f := q.flowLocked(b, pair)
 		if !q.admitLocked(f, b.Len()) {
 			q.full.Add(segments(b, 0))
 			continue
 		}
-		q.addLocked(f, b.Retain(), now)
+		q.addLocked(f, b.Retain(), to, now)
 		if !f.listed {
 			if l := q.homeLocked(f); l != nil {
 				l.listLocked(f)
@@ -151,12 +168,12 @@ func (q *Queue) makeRoomLocked() {
 	q.entries[MaxFrames-1].next = none
 }
 
-// flowLocked returns the flow that a frame belongs to.
-func (q *Queue) flowLocked(b *frame.Buf) *flow {
+// flowLocked returns the flow that a frame of a pair belongs to.
+func (q *Queue) flowLocked(b *frame.Buf, pair uint32) *flow {
 	if f := b.Bytes(); q.urgent.n < maxUrgent && frame.IsUrgent(f) {
 		return &q.urgent
 	}
-	return &q.flows[frame.FlowHash(b.Bytes())%buckets]
+	return &q.flows[(frame.FlowHash(b.Bytes())^pair)%buckets]
 }
 
 // admitLocked reports whether there is room for n more bytes of a flow, if need
@@ -189,11 +206,11 @@ func (q *Queue) admitLocked(f *flow, n int) bool {
 }
 
 // addLocked puts a frame at the end of a flow, whose it becomes.
-func (q *Queue) addLocked(f *flow, b *frame.Buf, now time.Duration) {
+func (q *Queue) addLocked(f *flow, b *frame.Buf, to *wire.Relayed, now time.Duration) {
 	i := q.free
 	e := &q.entries[i]
 	q.free = e.next
-	*e = entry{buf: b, since: now, next: none}
+	*e = entry{buf: b, to: to, since: now, next: none}
 	if f.tail == none {
 		f.head = i
 	} else {

@@ -478,16 +478,22 @@ func TestAllocs(t *testing.T) {
 	b := udp(1, 0, 1514)
 	defer b.Release()
 	frames := []*frame.Buf{b}
-	if n := testing.AllocsPerRun(1000, func() {
-		q.Push(frames)
-		if !l.Wait(context.Background()) {
-			t.Fatal("nothing waits")
+	to := &wire.Relayed{Source: wire.ShortID{1}}
+	for name, push := range map[string]func(){
+		"frame":         func() { q.Push(frames) },
+		"relayed frame": func() { q.PushRelayed(frames, to) },
+	} {
+		if n := testing.AllocsPerRun(1000, func() {
+			push()
+			if !l.Wait(context.Background()) {
+				t.Fatal("nothing waits")
+			}
+			l.Next(1500)
+			l.Sent(1514, true)
+			l.Spent(1600)
+		}); n != 0 {
+			t.Errorf("%v allocations a %s", n, name)
 		}
-		l.Next(1500)
-		l.Sent(1514, true)
-		l.Spent(1600)
-	}); n != 0 {
-		t.Errorf("%v allocations a frame", n)
 	}
 }
 
