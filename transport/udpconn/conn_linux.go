@@ -140,10 +140,11 @@ func setBuffers(fd, bytes int) {
 
 // Flow registers the receiving side of conn for receive credit on this
 // socket; see [Flow]. It ends with [Flow.Close], and its Receive returns
-// ctx's error once ctx is done. When two flows share a remote address the
-// newer one keeps the credit.
-func (c *Conn) Flow(ctx context.Context, conn Datagrams) *Flow {
-	return c.flows.open(ctx, conn)
+// ctx's error once ctx is done. beside are the other connections with conn's
+// remote address: their packets take no credit. When two flows share one the
+// newer keeps the credit.
+func (c *Conn) Flow(ctx context.Context, conn Datagrams, beside ...Datagrams) *Flow {
+	return c.flows.open(ctx, conn, beside)
 }
 
 // ReadFrom reads one packet. quic-go calls [Conn.ReadBatch] instead.

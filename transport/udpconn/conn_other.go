@@ -29,8 +29,8 @@ func Listen(addr netip.AddrPort, opts Options) (*Conn, error) {
 }
 
 // Flow returns the receiving side of conn; the reader is never held for it.
-func (c *Conn) Flow(ctx context.Context, conn Datagrams) *Flow {
-	return c.flows.open(ctx, conn)
+func (c *Conn) Flow(ctx context.Context, conn Datagrams, beside ...Datagrams) *Flow {
+	return c.flows.open(ctx, conn, beside)
 }
 
 // Stats returns nothing: only Linux counts.

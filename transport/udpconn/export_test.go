@@ -17,9 +17,11 @@ const (
 // Flows is a socket's table of flows without the socket.
 type Flows = flows
 
-func (t *flows) Open(ctx context.Context, conn Datagrams) *Flow { return t.open(ctx, conn) }
-func (t *flows) Of(addr netip.AddrPort) *Flow                   { return t.of(addr) }
-func (t *flows) HoldTimeouts() uint64                           { return t.timeouts.Load() }
+func (t *flows) Open(ctx context.Context, conn Datagrams, beside ...Datagrams) *Flow {
+	return t.open(ctx, conn, beside)
+}
+func (t *flows) Of(addr netip.AddrPort) *Flow { return t.of(addr) }
+func (t *flows) HoldTimeouts() uint64         { return t.timeouts.Load() }
 
 // HandUp does what ReadBatch does before it hands up one packet.
 func (f *Flow) HandUp() {

@@ -72,18 +72,19 @@ type Datagrams interface {
 // The cost of a packet, in datagrams, is measured over the packets settled. A
 // guess in between that is too high makes the reader wait until the consumer
 // has caught up, and then all is settled. What never settles (packets that
-// quic-go dropped, another connection from the same address) shows in that
+// quic-go dropped, a connection from the same address that is not among beside) shows in that
 // everything is settled but the connection gets no further: then the count
 // starts over. And no hold is longer than maxHold, so that no miscount stalls
 // a flow.
 type Flow struct {
 	conn   Datagrams
+	beside []Datagrams     // other connections with the same address, whose datagrams are no concern
 	ctx    context.Context // a flowContext
 	stop   func() bool
 	flows  *flows
 	remote net.Addr // conn's, as last registered; for the consumer
 
-	received uint64      // consumer: conn's count of packets before it looked for datagrams
+	received uint64      // consumer: the count of packets before it looked for datagrams
 	waiting  atomic.Bool // consumer: waits, and found no datagram before
 	poke     chan struct{}
 
@@ -118,7 +119,7 @@ func (f *Flow) Receive() ([]byte, error) {
 		}
 		// Before the queue is looked at, so that an empty queue proves that
 		// these packets are done with.
-		f.received = f.conn.ConnectionStats().PacketsReceived
+		f.received = f.packets()
 		p, err := f.conn.ReceiveDatagram(f.ctx)
 		f.waiting.Store(false)
 		if err != nil {
@@ -261,7 +262,7 @@ func (f *Flow) hold() {
 	}
 	stalled, before := 0, uint64(0) // ticks at which the connection's count was still before
 	for range longest / holdTick {
-		received := f.conn.ConnectionStats().PacketsReceived
+		received := f.packets()
 		f.mu.Lock()
 		outstanding := f.outstandingLocked()
 		settled := f.settledTaken == received+f.offset
@@ -306,9 +307,18 @@ func (f *Flow) pokeConsumer() {
 	}
 }
 
+// packets returns how many packets from the address are done with.
+func (f *Flow) packets() uint64 {
+	n := f.conn.ConnectionStats().PacketsReceived
+	for _, c := range f.beside {
+		n += c.ConnectionStats().PacketsReceived
+	}
+	return n
+}
+
 // startOver settles everything, whatever came of it.
 func (f *Flow) startOver() {
-	received := f.conn.ConnectionStats().PacketsReceived
+	received := f.packets()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.settledTaken, f.settledDone = f.taken.Load(), f.done.Load()
@@ -339,14 +349,15 @@ func (t *flows) shared() bool {
 	return m != nil && len(*m) > 1
 }
 
-func (t *flows) open(ctx context.Context, conn Datagrams) *Flow {
+func (t *flows) open(ctx context.Context, conn Datagrams, beside []Datagrams) *Flow {
 	f := &Flow{
-		conn:  conn,
-		flows: t,
-		poke:  make(chan struct{}, 1),
-		wake:  make(chan struct{}, 1),
-		timer: time.NewTimer(time.Hour),
-		cost:  maxCost,
+		conn:   conn,
+		beside: beside,
+		flows:  t,
+		poke:   make(chan struct{}, 1),
+		wake:   make(chan struct{}, 1),
+		timer:  time.NewTimer(time.Hour),
+		cost:   maxCost,
 	}
 	f.ctx = flowContext{ctx, f}
 	f.timer.Stop()

@@ -104,22 +104,26 @@ func (c *fakeConn) ConnectionStats() quic.ConnectionStats {
 
 const peer = "192.0.2.1:4433"
 
-// Whatever the packets carry and however slow each part is, no datagram is
-// dropped, nobody waits forever, and no hold has to be ended by time.
+// Whatever the packets carry, however slow each part is, and whatever comes for
+// another connection from the same address, no datagram is dropped, nobody waits
+// forever, and no hold has to be ended by time.
 func TestFlowLosesNothing(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		micros := rapid.IntRange(0, 200)
 		runLoop := time.Duration(micros.Draw(rt, "run loop")) * time.Microsecond
 		consumer := time.Duration(micros.Draw(rt, "consumer")) * time.Microsecond
-		packets := rapid.SliceOfN(rapid.IntRange(0, 1), 1, 2000).Draw(rt, "datagrams in each packet")
+		const others = 2 // in place of a number of datagrams
+		packets := rapid.SliceOfN(rapid.IntRange(0, others), 1, 2000).Draw(rt, "datagrams in each packet")
 		pauses := rapid.SliceOfN(rapid.IntRange(0, len(packets)-1), 0, 5).Draw(rt, "pauses before")
 		synctest.Test(t, func(t *testing.T) {
 			conn, table := newFakeConn(peer), new(udpconn.Flows)
 			conn.perWork = runLoop
-			f := table.Open(t.Context(), conn)
+			beside := newFakeConn(peer)
+			f := table.Open(t.Context(), conn, beside)
 			defer f.Close()
 			var group sync.WaitGroup
 			group.Go(conn.run)
+			group.Go(beside.run)
 			var got int
 			group.Go(func() {
 				for {
@@ -138,11 +142,16 @@ func TestFlowLosesNothing(t *testing.T) {
 					}
 				}
 				f.HandUp()
+				if n == others {
+					beside.handle(0)
+					continue
+				}
 				conn.handle(n)
 				want += n
 			}
 			time.Sleep(10 * time.Second)
 			close(conn.packets)
+			close(beside.packets)
 			group.Wait()
 			if d := conn.dropped.Load(); d != 0 || got != want {
 				rt.Errorf("received %d of %d datagrams, %d dropped", got, want, d)
