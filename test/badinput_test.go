@@ -185,6 +185,9 @@ func (b *badInput) refused(ts *testscript.TestScript, args []string) {
 	checkMessage(ts, code, stderr)
 
 	after := s.state(ts)
+	for _, state := range []map[string]string{before, after} {
+		delete(state, learned) // written while it runs, whatever else happens
+	}
 	if args[2] == "join" && before[siteKey] == "" && after[siteKey] != "" {
 		delete(after, siteKey)
 		if before[stateDir] == "" {
@@ -250,6 +253,7 @@ func secretOf(ts *testscript.TestScript, token string) (secret []byte, start, en
 const (
 	stateDir = "file disk/state"
 	siteKey  = "file disk/state/site.key"
+	learned  = "file disk/state/learned.json"
 )
 
 // state describes the site's files and its machine's links.

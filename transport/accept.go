@@ -5,6 +5,7 @@ package transport
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -13,7 +14,6 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/l2bridge/l2bridge/transport/identity"
 	"github.com/l2bridge/l2bridge/transport/wire"
@@ -80,8 +80,8 @@ func (m *Mesh) serverTLS() *tls.Config {
 	return both
 }
 
-// accept takes connections and has each one handled in a goroutine of g.
-func (m *Mesh) accept(ctx context.Context, g *errgroup.Group, listener *quic.Listener) error {
+// accept takes connections and has each one handled in a goroutine of its own.
+func (m *Mesh) accept(ctx context.Context, listener *quic.Listener) error {
 	greetings, enrolments := make(chan struct{}, maxGreetings), make(chan struct{}, maxEnrolments)
 	for {
 		conn, err := listener.Accept(ctx)
@@ -101,8 +101,8 @@ func (m *Mesh) accept(ctx context.Context, g *errgroup.Group, listener *quic.Lis
 			conn.CloseWithError(wire.CloseGoodbye, "busy, try again")
 			continue
 		}
-		g.Go(func() error {
-			handle(ctx, g, conn)
+		m.group.Go(func() error {
+			handle(ctx, conn)
 			<-limit
 			return nil
 		})
@@ -111,7 +111,7 @@ func (m *Mesh) accept(ctx context.Context, g *errgroup.Group, listener *quic.Lis
 
 // greet answers the hello of an accepted connection and puts the lane where it
 // belongs.
-func (m *Mesh) greet(ctx context.Context, g *errgroup.Group, conn *quic.Conn) {
+func (m *Mesh) greet(ctx context.Context, conn *quic.Conn) {
 	l, err := m.answer(ctx, conn)
 	switch {
 	case err != nil:
@@ -119,9 +119,12 @@ func (m *Mesh) greet(ctx context.Context, g *errgroup.Group, conn *quic.Conn) {
 		s := newSession(ctx, m, l, false)
 		if err = m.admit(s); err != nil {
 			s.end(err)
+			if errors.Is(err, errTwice) {
+				m.event(Event{Kind: EventTwice, Site: l.site, ID: l.id, Addr: l.remote(), Reason: "a machine at " + l.remote().String() + " runs with a copy of its key"})
+			}
 			break
 		}
-		g.Go(func() error { s.accepted(ctx, g); return nil })
+		m.group.Go(func() error { s.accepted(ctx); return nil })
 	default:
 		err = m.join(l)
 	}
@@ -146,6 +149,12 @@ func (m *Mesh) admit(s *session) error {
 	}
 	if open >= maxSessions {
 		return fmt.Errorf("%w: more than %d sessions at once", wire.ErrProtocol, maxSessions)
+	}
+	if p := m.peers[s.id]; p != nil {
+		old := p.session.Load()
+		if p.boots.refuses(s.control.hello.Boot, old != nil && !old.suspect.Load()) {
+			return errTwice
+		}
 	}
 	m.sessions[s.key()] = s
 	return nil

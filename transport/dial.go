@@ -5,181 +5,22 @@ package transport
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	mrand "math/rand/v2"
+	"iter"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/quic-go/quic-go"
-	"golang.org/x/sync/errgroup"
-
-	"github.com/l2bridge/l2bridge/transport/identity"
 	"github.com/l2bridge/l2bridge/transport/wire"
+	"github.com/quic-go/quic-go"
 )
-
-// dialer keeps a session with one peer.
-type dialer struct {
-	mesh      *Mesh
-	addresses []string // HOST:PORT, as given
-
-	// Guarded by Mesh.mu.
-	id         identity.ID // who answered there last
-	candidates []netip.AddrPort
-	trouble    string // why there is no session, "" when there is
-	since      time.Time
-}
 
 // errSelf is not worth trying again soon.
 var errSelf = errors.New("that is this site itself; take it out of peers")
-
-// run dials for ever, with a pause that doubles while it does not work.
-func (d *dialer) run(ctx context.Context, g *errgroup.Group) {
-	d.mesh.mu.Lock()
-	d.since = time.Now()
-	d.mesh.mu.Unlock()
-	wait := time.Duration(0)
-	for {
-		// Half of the pause is random, so that sites that lost the same hub
-		// do not come back in step.
-		if !sleep(ctx, wait/2+mrand.N(wait/2+1)) {
-			return
-		}
-		if s := d.reached(); s != nil {
-			// Somebody else's dial reached the peer.
-			select {
-			case <-s.done:
-			case <-ctx.Done():
-				return
-			}
-			wait = firstRetry
-			continue
-		}
-		began := time.Now()
-		err := d.dial(ctx, g)
-		if ctx.Err() != nil {
-			return
-		}
-		if d.reached() == nil {
-			d.report(err)
-		}
-		switch {
-		case errors.Is(err, errSelf):
-			wait = time.Minute
-		case time.Since(began) > lastRetry:
-			wait = firstRetry // there was a session, or trying took its time
-		default:
-			wait = min(max(2*wait, firstRetry), lastRetry)
-		}
-	}
-}
-
-// reached returns the session with the peer that answered at the address, or
-// nil.
-func (d *dialer) reached() *session {
-	d.mesh.mu.Lock()
-	defer d.mesh.mu.Unlock()
-	if p := d.mesh.peers[d.id]; p != nil {
-		return p.session.Load()
-	}
-	return nil
-}
-
-// claim notes who answered, and reports whether it is ours to make a session
-// with: nobody has one, and no other dialer is about to. It is ended by release.
-func (d *dialer) claim(id identity.ID) bool {
-	d.mesh.mu.Lock()
-	defer d.mesh.mu.Unlock()
-	d.id = id
-	if p := d.mesh.peers[id]; d.mesh.dialled[id] || p != nil && p.session.Load() != nil {
-		return false
-	}
-	d.mesh.dialled[id] = true
-	d.trouble = ""
-	return true
-}
-
-func (d *dialer) release() {
-	d.mesh.mu.Lock()
-	delete(d.mesh.dialled, d.id)
-	d.mesh.mu.Unlock()
-}
-
-// report keeps what stands in the way, and logs it when it is news.
-func (d *dialer) report(err error) {
-	if err == nil {
-		return // another dialer has the peer
-	}
-	text := identity.Clean(err.Error())
-	d.mesh.mu.Lock()
-	news := text != d.trouble
-	d.trouble = text
-	d.mesh.mu.Unlock()
-	if news {
-		d.mesh.cfg.Log.Warn("peer not connected, trying again", "addr", d, "error", text)
-	}
-}
-
-// dial makes one session and carries it to its end. The error says why it could
-// not be made, or ended.
-func (d *dialer) dial(ctx context.Context, g *errgroup.Group) error {
-	m := d.mesh
-	addrs, err := resolveAll(ctx, m.cfg.Resolve, d.addresses)
-	if err != nil {
-		return err
-	}
-	if m.cfg.Through != nil {
-		addrs, err = without(addrs, m.cfg.Through)
-		if err != nil {
-			return err
-		}
-	}
-	m.mu.Lock()
-	d.candidates = addrs
-	m.mu.Unlock()
-	m.refreshOuter()
-
-	var session [8]byte
-	rand.Read(session[:])
-	control, errs := race(ctx, addrs, func(ctx context.Context, addr netip.AddrPort) (*lane, error) {
-		l, err := m.dialLane(ctx, m.quic, addr, session, 0)
-		if err == nil && l.id == m.cfg.Member.ID {
-			closeFor(l.conn, errSelf)
-			return nil, errSelf
-		}
-		return l, err
-	}, func(l *lane) { closeFor(l.conn, errReplaced) })
-	if errs != nil {
-		return worst(errs, errSelf)
-	}
-	if !d.claim(control.id) {
-		closeFor(control.conn, errReplaced)
-		return nil
-	}
-	defer d.release()
-	data, err := m.dialLane(ctx, m.quic, control.remote(), session, 1)
-	if err != nil {
-		closeFor(control.conn, err)
-		return err
-	}
-	s := newSession(ctx, m, control, true)
-	if data.id != control.id {
-		s.data = data
-		s.end(fmt.Errorf("%w: lanes of two members", wire.ErrProtocol))
-		s.close()
-		return context.Cause(s.ctx)
-	}
-	if err = s.carry(ctx, g, data); errors.Is(err, errReplaced) {
-		return nil
-	}
-	return explain(control.remote(), err)
-}
 
 // worst returns the first of the errors of a race that is not harmless, or else
 // one that is.
@@ -244,6 +85,8 @@ func explain(addr netip.AddrPort, err error) error {
 		return fmt.Errorf("%s does not answer (is l2bridge running there, and UDP port %d open?)", addr, addr.Port())
 	case errors.As(err, &reset):
 		return fmt.Errorf("%s has been restarted", addr)
+	case errors.As(err, &closed) && closed.Remote && closed.ErrorCode == wire.CloseTwice:
+		return fmt.Errorf("%s: %w", addr, errTwice)
 	case errors.As(err, &closed) && closed.Remote:
 		return fmt.Errorf("%s has closed the connection: %s", addr, closed.ErrorMessage)
 	case errors.As(err, &crypto) && crypto.ErrorCode.IsCryptoError() && crypto.Remote:
@@ -251,9 +94,6 @@ func explain(addr netip.AddrPort, err error) error {
 	}
 	return fmt.Errorf("%s: %w", addr, err)
 }
-
-// String returns the addresses of the peer, for people.
-func (d *dialer) String() string { return strings.Join(d.addresses, " ") }
 
 // resolveAll returns what several HOST:PORT stand for; those that cannot be
 // resolved are an error only when there is nothing else.
@@ -355,41 +195,33 @@ func without(addrs []netip.AddrPort, through func(netip.Addr) bool) ([]netip.Add
 	return out, nil
 }
 
-// race tries the addresses, each with a lead over the next, and returns the
-// first success, or else the errors of all. Later successes are given to lose;
-// race returns only when no try is under way.
-func race[T any](ctx context.Context, addrs []netip.AddrPort, try func(context.Context, netip.AddrPort) (T, error), lose func(T)) (won T, errs []error) {
+// race tries addresses, each with a lead over the next, and returns the first
+// success, or else the errors of all. Later successes are given to lose; race
+// returns only when no try is under way. addrs may block until its context ends.
+func race[T any](ctx context.Context, addrs func(context.Context) iter.Seq[netip.AddrPort], try func(context.Context, netip.AddrPort) (T, error), lose func(T)) (won T, errs []error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
 		tries  sync.WaitGroup
 		mu     sync.Mutex // guards what follows, and won
 		done   bool
-		failed = make(chan struct{}, len(addrs)) // lets the next one go early
+		failed = make(chan struct{}, 1) // lets the next one go early
 	)
-	errs = make([]error, len(addrs))
-	for i, addr := range addrs {
+	for addr := range addrs(ctx) {
+		if ctx.Err() != nil {
+			break
+		}
 		tries.Go(func() {
-			lead := time.NewTimer(time.Duration(i) * stagger)
-			defer lead.Stop()
-			if i > 0 {
-				select {
-				case <-lead.C:
-				case <-failed:
-				case <-ctx.Done():
-				}
-			}
-			var v T
-			err := ctx.Err()
-			if err == nil {
-				v, err = try(ctx, addr)
-			}
+			v, err := try(ctx, addr)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
 			case err != nil:
-				errs[i] = err
-				failed <- struct{}{}
+				errs = append(errs, err)
+				select {
+				case failed <- struct{}{}:
+				default:
+				}
 			case done:
 				lose(v)
 			default:
@@ -397,12 +229,24 @@ func race[T any](ctx context.Context, addrs []netip.AddrPort, try func(context.C
 				cancel()
 			}
 		})
+		lead := time.NewTimer(stagger)
+		select {
+		case <-lead.C:
+		case <-failed:
+		case <-ctx.Done():
+		}
+		lead.Stop()
 	}
 	tries.Wait()
 	if done {
 		return won, nil
 	}
 	return won, errs
+}
+
+// listed are addresses that are known already, for race.
+func listed(addrs []netip.AddrPort) func(context.Context) iter.Seq[netip.AddrPort] {
+	return func(context.Context) iter.Seq[netip.AddrPort] { return slices.Values(addrs) }
 }
 
 // sleep waits, and reports false when ctx ended first.

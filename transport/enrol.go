@@ -12,13 +12,12 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/l2bridge/l2bridge/transport/identity"
 )
 
 // enrol judges a request to join on an accepted connection.
-func (m *Mesh) enrol(ctx context.Context, _ *errgroup.Group, conn *quic.Conn) {
+func (m *Mesh) enrol(ctx context.Context, conn *quic.Conn) {
 	addr := conn.RemoteAddr()
 	site, err := m.enrolOn(ctx, conn)
 	if err != nil {
@@ -45,8 +44,8 @@ func (m *Mesh) enrolOn(ctx context.Context, conn *quic.Conn) (site string, err e
 	// The name is there for the log; it is the request that counts.
 	site = identity.Clean(cs.PeerCertificates[0].Subject.CommonName)
 	var members []string
-	if m.cfg.Enrolled != nil {
-		members = m.cfg.Enrolled()
+	if m.cfg.Addresses != nil {
+		members = m.cfg.Addresses()
 	}
 	reply, err := m.cfg.Member.Enrol(request, cs, members)
 	if _, werr := stream.Write(reply); werr != nil && err == nil {
@@ -91,7 +90,7 @@ func Enrol(ctx context.Context, listen func() (net.PacketConn, error), dir *iden
 	for {
 		candidates, err := resolveAll(ctx, systemLookup, token.Addrs)
 		if err == nil {
-			reply, errs := race(ctx, candidates, ask, func([]byte) {})
+			reply, errs := race(ctx, listed(candidates), ask, func([]byte) {})
 			if errs == nil {
 				return dir.Join(token, site, reply)
 			}

@@ -71,7 +71,7 @@ func TestEnrol(t *testing.T) {
 				started.Go(func() {
 					time.Sleep(tt.late)
 					home = w.run(t, founder, homeAddr, nil, func(c *transport.Config) {
-						c.Enrolled = func() []string { return []string{homePort, "home.example:4433"} }
+						c.Addresses = func() []string { return []string{homePort, "home.example:4433"} }
 					})
 				})
 				w.run(t, foreign, other, nil)
@@ -189,7 +189,7 @@ func TestEnrolAgain(t *testing.T) {
 		// The reply is lost: home is not heard from the moment that it judges.
 		judged := 0
 		w.run(t, founder, homeAddr, nil, func(c *transport.Config) {
-			c.Enrolled = func() []string {
+			c.Addresses = func() []string {
 				if judged++; judged == 1 {
 					w.set(func() { w.dark = true })
 					time.AfterFunc(30*time.Second, func() { w.set(func() { w.dark = false }) })

@@ -27,6 +27,7 @@ type lane struct {
 	site   string       // who is at the other end
 	id     identity.ID
 	hello  wire.Hello // what it said
+	told   lan        // what we said
 
 	socket  net.PacketConn  // that it is on
 	own     *quic.Transport // on a socket of the lane's own, nil without
@@ -46,6 +47,12 @@ type lane struct {
 	probes chan uint64   // nonces of probes to be sent
 	acked  atomic.Uint64 // nonce of the probe answered last
 	heard  atomic.Int64  // when a datagram came last, in Unix nanoseconds
+
+	// Of the control lane.
+	answered atomic.Uint64 // nonce of the newest ping that had an answer
+	answers  chan struct{} // tells of one
+
+	call chan struct{} // something is to be sent now, for the peer to see where from
 }
 
 // measureEvery is after how many full datagrams the greatest size is asked for
@@ -57,7 +64,7 @@ const measureEvery = 256
 const maxDatagram = 2048
 
 // newLane judges the peer's hello against its certificate.
-func newLane(conn *quic.Conn, stream *quic.Stream, hello wire.Hello) (*lane, error) {
+func newLane(conn *quic.Conn, stream *quic.Stream, hello wire.Hello, told lan) (*lane, error) {
 	site, id, err := identity.Peer(conn.ConnectionState().TLS)
 	if err != nil {
 		return nil, err
@@ -68,7 +75,11 @@ func newLane(conn *quic.Conn, stream *quic.Stream, hello wire.Hello) (*lane, err
 	if !conn.ConnectionState().SupportsDatagrams.Remote {
 		return nil, fmt.Errorf("%w: %s takes no QUIC datagrams", wire.ErrProtocol, site)
 	}
-	l := &lane{conn: conn, stream: stream, site: site, id: id, hello: hello, pongs: make(chan uint64, 1), probes: make(chan uint64, 1), retired: make(chan struct{})}
+	l := &lane{
+		conn: conn, stream: stream, site: site, id: id, hello: hello, told: told,
+		pongs: make(chan uint64, 1), probes: make(chan uint64, 1), retired: make(chan struct{}),
+		answers: make(chan struct{}, 1), call: make(chan struct{}, 1),
+	}
 	l.measure()
 	return l, nil
 }
@@ -79,7 +90,8 @@ func (m *Mesh) greetPeer(ctx context.Context, conn *quic.Conn, session [8]byte, 
 	if err != nil {
 		return nil, err
 	}
-	if _, err := stream.Write(m.hello(session, number).Append(nil)); err != nil {
+	told := m.getLAN()
+	if _, err := stream.Write(m.hello(told, session, number).Append(nil)); err != nil {
 		return nil, err
 	}
 	hello, err := readHello(ctx, stream)
@@ -89,7 +101,7 @@ func (m *Mesh) greetPeer(ctx context.Context, conn *quic.Conn, session [8]byte, 
 	if hello.Session != session || hello.Lane != number {
 		return nil, fmt.Errorf("%w: hello answers another lane", wire.ErrProtocol)
 	}
-	return newLane(conn, stream, hello)
+	return newLane(conn, stream, hello, told)
 }
 
 // answer waits for the hello on a connection that we accepted, and returns it.
@@ -104,16 +116,16 @@ func (m *Mesh) answer(ctx context.Context, conn *quic.Conn) (*lane, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := newLane(conn, stream, hello)
+	told := m.getLAN()
+	l, err := newLane(conn, stream, hello, told)
 	if err != nil {
 		return nil, err
 	}
-	_, err = stream.Write(m.hello(hello.Session, hello.Lane).Append(nil))
+	_, err = stream.Write(m.hello(told, hello.Session, hello.Lane).Append(nil))
 	return l, err
 }
 
-func (m *Mesh) hello(session [8]byte, number uint8) wire.Hello {
-	lan := m.getLAN()
+func (m *Mesh) hello(lan lan, session [8]byte, number uint8) wire.Hello {
 	return wire.Hello{
 		ID:        m.cfg.Member.ID,
 		Boot:      m.boot,
@@ -121,9 +133,12 @@ func (m *Mesh) hello(session [8]byte, number uint8) wire.Hello {
 		Lane:      number,
 		ConnIDLen: wire.MaxConnIDLen,
 		MTU:       uint16(lan.mtu),
-		Features:  lan.features | wire.FeatureTest | wire.FeatureParity, // what a lane takes by itself
+		Features:  lan.features | always,
 	}
 }
+
+// always is what we take whatever our LAN does.
+const always = wire.FeatureTest | wire.FeatureParity | wire.FeatureRelay | wire.FeatureVia
 
 // readHello reads the first message of a stream, for as long as ctx allows.
 func readHello(ctx context.Context, stream *quic.Stream) (h wire.Hello, err error) {
@@ -219,18 +234,18 @@ func (l *lane) outerHeaders() int {
 	return udp + ipv6
 }
 
-// receive hands the frames that come in to deliver, and those of a test to test,
+// receive hands the frames that come in, and that r makes of datagrams, to deliver
 // until the connection ends. Probes are left to acks, to be answered on the
 // control lane.
-func (l *lane) receive(next func() ([]byte, error), mtu int, drops *wire.Drops, acks chan<- wire.ProbeAck, test func([]byte) bool, deliver func([]*frame.Buf)) error {
+func (l *lane) receive(next func() ([]byte, error), r wire.Receiver, acks chan<- wire.ProbeAck, deliver func([]*frame.Buf)) error {
 	var (
 		mu     sync.Mutex // guards what follows, between here and the timer
 		ended  bool
 		frames = make([]*frame.Buf, 0, 64)
 		rep    wire.Repairer
 		now    time.Time
-		r      = wire.Receiver{MTU: mtu, Drops: drops, Test: test, Salvage: true, Heartbeat: func(h wire.Heartbeat) { l.heartbeat(h, acks) }}
 	)
+	r.Heartbeat = func(h wire.Heartbeat) { l.heartbeat(h, acks) }
 	pass := func() {
 		if len(frames) > 0 {
 			l.carried.Add(1)
@@ -296,6 +311,12 @@ func (l *lane) heartbeat(h wire.Heartbeat, acks chan<- wire.ProbeAck) {
 	case wire.Pong:
 		if out := l.out.Load(); out != nil {
 			out.Cleared(time.Duration(h.Nonce))
+		} else if h.Nonce > l.answered.Load() {
+			l.answered.Store(h.Nonce)
+			select {
+			case l.answers <- struct{}{}:
+			default:
+			}
 		}
 	case wire.Probe:
 		select {
@@ -305,8 +326,17 @@ func (l *lane) heartbeat(h wire.Heartbeat, acks chan<- wire.ProbeAck) {
 	}
 }
 
-// beat says at intervals that we are alive, answers who asks, and sends the
-// probes of watchPath. It follows the size that the connection takes as well.
+// callOut has the lane send something at once.
+func (l *lane) callOut() {
+	select {
+	case l.call <- struct{}{}:
+	default:
+	}
+}
+
+// beat says on a data lane at intervals that we are alive, answers who asks, and
+// sends the probes of watchPath. It follows the size that the connection takes
+// as well.
 func (l *lane) beat(ctx context.Context) error {
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
@@ -319,16 +349,24 @@ func (l *lane) beat(ctx context.Context) error {
 			mode = wire.Pong
 		case nonce = <-l.probes:
 			mode, size = wire.Probe, int(l.size.Load())
+		case <-l.call:
 		case <-tick.C:
 			l.measure()
 		}
-		if err := l.conn.SendDatagram(wire.AppendHeartbeat(nil, l.packer.Seq(), mode, nonce, size)); err != nil {
-			if !isTooLarge(err) {
-				return err
-			}
-			l.measure() // the size has just changed; the next probe has it
+		if err := l.say(mode, nonce, size); err != nil {
+			return err
 		}
 	}
+}
+
+// say sends a heartbeat.
+func (l *lane) say(mode wire.Mode, nonce uint64, size int) error {
+	err := l.conn.SendDatagram(wire.AppendHeartbeat(nil, l.packer.Seq(), mode, nonce, size))
+	if err != nil && isTooLarge(err) {
+		l.measure() // the size has just changed; the next one has it
+		return nil
+	}
+	return err
 }
 
 // blackHole is how long datagrams of the greatest size may go unanswered, while

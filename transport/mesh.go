@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -32,18 +33,19 @@ import (
 const (
 	// silence is how long a lane may hear nothing until it counts as dead.
 	silence = 5 * time.Second
-	// heartbeat is how often each side says that it is alive.
+	// heartbeat is how often each side says on a lane that it is alive.
 	heartbeat = time.Second
 	// greeting bounds each step of a peer's that dials us.
 	greeting = 5 * time.Second
 	// stagger is the lead that one address has before the next one of the same
 	// peer is tried too (RFC 8305, section 5).
-	stagger = 250 * time.Millisecond
+	stagger = 150 * time.Millisecond
 	// dialling bounds a dial of ours up to the peer's hello. Its packets are
 	// sent again after 0.3, 0.9 and 2.1 s (RFC 9002, 6.2): to begin anew then
 	// finds a path that is back sooner than the next one at 4.5 s.
 	dialling = 3 * time.Second
-	// Redials are this far apart, doubling, with jitter.
+	// Tries to find out who is at an address are this far apart, doubling, with
+	// jitter.
 	firstRetry, lastRetry = 100 * time.Millisecond, 2 * time.Second
 )
 
@@ -91,8 +93,14 @@ type Config struct {
 	// addresses that packets of ours go to, whenever they change.
 	Outer func(ports []uint16, to []netip.AddrPort)
 
-	// Enrolled, optional, gives the addresses that a new member is told of.
-	Enrolled func() []string
+	// Addresses, optional, gives the HOST:PORTs at which others may dial us, the
+	// best first.
+	Addresses func() []string
+
+	// Known, optional, is what was learned of other members before, and Learned
+	// is told it again when there is more: one announcement each.
+	Known   [][]byte
+	Learned func(announcements [][]byte)
 
 	// Changed, optional, is told that a peer has come or gone.
 	Changed func()
@@ -110,15 +118,29 @@ type Mesh struct {
 	cfg               Config
 	boot              [8]byte
 	quic              *quic.Transport
-	dials             []*dialer
+	epoch             time.Time // what nonces of pings count from
+	seeds             []*seed
+	dials             chan struct{} // a token for each try under way
 	outer             outer
 	refused, unserved notices
+	stirred           chan struct{} // something has changed that tend is to look at
+	shorts            atomic.Pointer[map[wire.ShortID]*Peer]
+
+	// Set by Run, before anything else runs.
+	ctx   context.Context
+	group *errgroup.Group
 
 	mu       sync.Mutex // guards what follows
 	lan      lan
+	moved    time.Time // when our addresses or routes changed last
 	peers    map[identity.ID]*Peer
 	sessions map[sessionKey]*session // accepted, by who dialled and what for
-	dialled  map[identity.ID]bool    // peers that a dialer has, or is about to
+
+	own        *announcement // nil until made
+	version    uint64        // of it
+	restateDue bool          // it may have to change
+	unstored   bool          // there is more than Learned was told
+	linksTold  wire.Links
 }
 
 // lan is what our hellos say about our side.
@@ -136,13 +158,18 @@ func New(cfg Config) *Mesh {
 		cfg:      cfg,
 		peers:    make(map[identity.ID]*Peer),
 		sessions: make(map[sessionKey]*session),
-		dialled:  make(map[identity.ID]bool),
+		epoch:    time.Now().Add(-time.Second), // a ping at 0 would have been answered
+		dials:    make(chan struct{}, maxDials),
+		stirred:  make(chan struct{}, 1),
 		quic:     newTransport(cfg.Conn, cfg.Member),
 	}
 	rand.Read(m.boot[:])
 	m.lan = lan{cfg.MTU, cfg.Features}
+	// By the clock, so that it rises from one run to the next. With a clock that
+	// does not, peers tell: see has.
+	m.version, m.restateDue = uint64(max(1, time.Now().UnixMilli())), true
 	for _, addresses := range cfg.Dial {
-		m.dials = append(m.dials, &dialer{mesh: m, addresses: addresses})
+		m.seeds = append(m.seeds, &seed{mesh: m, addresses: addresses})
 	}
 	return m
 }
@@ -191,11 +218,20 @@ func (m *Mesh) Run(ctx context.Context) error {
 		return fmt.Errorf("listen on %s: %w", m.cfg.Conn.LocalAddr(), err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.accept(ctx, g, listener) })
-	for _, d := range m.dials {
-		g.Go(func() error { d.run(ctx, g); return nil })
+	m.ctx, m.group = ctx, g
+	g.Go(func() error { return m.accept(ctx, listener) })
+	for _, s := range m.seeds {
+		g.Go(func() error { s.run(ctx); return nil })
 	}
 	g.Go(func() error { m.watchOuter(ctx); return nil })
+	for _, a := range m.cfg.Known {
+		if err := m.learn(a, nil); err != nil {
+			m.cfg.Log.Warn("stored member not known any more", "error", err)
+		}
+	}
+	m.unstored = false
+	m.stir()
+	g.Go(func() error { m.tend(ctx); return nil })
 	g.Go(func() error {
 		<-ctx.Done()
 		listener.Close()
@@ -210,7 +246,8 @@ func (m *Mesh) SetLAN(mtu int, features wire.Features) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if now := (lan{mtu, features}); now != m.lan {
-		m.lan = now
+		m.lan, m.restateDue = now, true
+		m.stir()
 		for _, p := range m.peers {
 			if s := p.session.Load(); s != nil {
 				s.end(errReplaced)
@@ -218,6 +255,9 @@ func (m *Mesh) SetLAN(mtu int, features wire.Features) {
 		}
 	}
 }
+
+// clock returns the time that pings tell.
+func (m *Mesh) clock() time.Duration { return time.Since(m.epoch) }
 
 func (m *Mesh) getLAN() lan {
 	m.mu.Lock()
@@ -228,8 +268,13 @@ func (m *Mesh) getLAN() lan {
 // serve keeps a peer attached to the switch for as long as it has a session.
 func (m *Mesh) serve(ctx context.Context, p *Peer) {
 	for {
-		m.cfg.Log.Info("peer up", "peer", p, "addr", p.addr())
-		m.event(p.event(EventUp))
+		if e := p.event(EventUp); e.Via == "" {
+			m.cfg.Log.Info("peer up", "peer", p, "addr", p.addr())
+			m.event(e)
+		} else {
+			e.Kind = EventRelayed
+			m.event(e)
+		}
 		err := m.cfg.Serve(ctx, p)
 		if s := p.session.Load(); err != nil && s != nil {
 			// There is a session and no port for it. Let it go, so that the
@@ -242,7 +287,7 @@ func (m *Mesh) serve(ctx context.Context, p *Peer) {
 			m.unserved.warn(m.cfg.Log, "peer not attached", err, "peer", p)
 		}
 		m.mu.Lock()
-		gone := p.session.Load() == nil || ctx.Err() != nil
+		gone := !p.reachable() || ctx.Err() != nil
 		if gone {
 			p.served = false
 		}
@@ -260,45 +305,73 @@ func (m *Mesh) changed() {
 	}
 }
 
-// Peers returns the state of every peer, ordered by site; those that are
-// dialled and never answered stand under their address.
+// Moved tells that addresses or routes of this machine have changed, or may
+// have: whether peers are still heard is found out at once, and those that are
+// not are dialled anew.
+func (m *Mesh) Moved() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.moved, m.restateDue = time.Now(), true
+	m.stir()
+	for _, p := range m.peers {
+		if s := p.session.Load(); s != nil {
+			s.check()
+		} else {
+			p.hurry()
+		}
+	}
+}
+
+// meet returns the peer of that id, which from now on has a keeper.
+func (m *Mesh) meet(id identity.ID, site string) (*Peer, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := m.peers[id]
+	if p == nil {
+		if len(m.peers) >= MaxPeers {
+			return nil, fmt.Errorf("more than %d peers", MaxPeers)
+		}
+		p = newPeer(m, id, m.cfg.Rate)
+		m.peers[id] = p
+		shorts := make(map[wire.ShortID]*Peer, len(m.peers))
+		for id, p := range m.peers {
+			shorts[short(id)] = p
+		}
+		m.shorts.Store(&shorts)
+		m.group.Go(func() error { p.keep(m.ctx); return nil })
+	}
+	p.site.Store(&site)
+	return p, nil
+}
+
+// Peers returns the state of every peer, ordered by site; those that were named
+// by address and never answered stand under that.
 func (m *Mesh) Peers() []Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var all []Status
-	named := make(map[identity.ID]bool)
-	for _, d := range m.dials {
-		st := Status{State: "connecting", Site: d.String(), Unknown: true, Since: d.since}
-		if p := m.peers[d.id]; p != nil {
-			if named[d.id] {
-				continue
-			}
-			named[d.id] = true
-			st = p.status()
-			if st.State == "down" {
-				st.State = "connecting"
-			}
+	for _, s := range m.seeds {
+		if !s.known {
+			all = append(all, Status{State: "connecting", Site: s.String(), Unknown: true, Since: s.since, Error: s.trouble})
 		}
-		if st.State != "up" {
-			st.Error = d.trouble
+	}
+	for _, p := range m.peers {
+		st := p.status()
+		if st.State != "up" && st.State != "relayed" {
+			st.Error = p.trouble
 		}
 		all = append(all, st)
-	}
-	for id, p := range m.peers {
-		if !named[id] {
-			all = append(all, p.status())
-		}
 	}
 	slices.SortStableFunc(all, func(a, b Status) int { return strings.Compare(a.Site, b.Site) })
 	return all
 }
 
-// Up returns how many peers are connected.
+// Up returns how many peers are reached.
 func (m *Mesh) Up() (n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.peers {
-		if p.session.Load() != nil {
+		if p.reachable() {
 			n++
 		}
 	}
@@ -320,10 +393,16 @@ func resetKey(member *identity.Member) *quic.StatelessResetKey {
 }
 
 // receiver returns how a connection's datagrams are taken: through the socket's
-// receive credit where it keeps one.
-func receiver(ctx context.Context, pc net.PacketConn, conn *quic.Conn) (receive func() ([]byte, error), done func()) {
-	if c, ok := pc.(*udpconn.Conn); ok {
-		flow := c.Flow(ctx, conn)
+// receive credit where it keeps one. The control lane is another connection with
+// the same address, unless the lane has a socket of its own at one of the ends.
+func receiver(ctx context.Context, l, control *lane) (receive func() ([]byte, error), done func()) {
+	conn := l.conn
+	if c, ok := l.socket.(*udpconn.Conn); ok {
+		var beside []udpconn.Datagrams
+		if l.own == nil && l.remote() == control.remote() {
+			beside = []udpconn.Datagrams{control.conn}
+		}
+		flow := c.Flow(ctx, conn, beside...)
 		return flow.Receive, flow.Close
 	}
 	return func() ([]byte, error) { return conn.ReceiveDatagram(ctx) }, func() {}

@@ -54,6 +54,7 @@ func (m *Mesh) addresses() (ports []uint16, all []netip.AddrPort) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.peers {
+		all = append(all, p.candidates...)
 		if s := p.session.Load(); s != nil {
 			all = append(all, s.control.remote()) // each moves by itself
 			for _, l := range s.dataLanes() {
@@ -64,8 +65,8 @@ func (m *Mesh) addresses() (ports []uint16, all []netip.AddrPort) {
 			}
 		}
 	}
-	for _, d := range m.dials {
-		all = append(all, d.candidates...)
+	for _, s := range m.seeds {
+		all = append(all, s.candidates...)
 	}
 	slices.SortFunc(all, netip.AddrPort.Compare)
 	return ports, slices.Compact(all)

@@ -4,6 +4,7 @@ package transport
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,16 +19,33 @@ import (
 // Peer is a remote gateway, as a port of the switch. It outlives the sessions
 // with it: the port stays attached when one replaces another.
 type Peer struct {
+	mesh    *Mesh
 	id      identity.ID
 	session atomic.Pointer[session] // nil while there is none
+	relay   atomic.Pointer[Peer]    // by way of whom frames go while no session answers; nil without
 	site    atomic.Pointer[string]
 	queue   *egress.Queue
 	probe   *probe.End
 	left    chan struct{}
+	toIt    wire.Relayed // on frames for it that go by way of another
+
+	keeper
+
+	takes atomic.Uint32                             // wire.Features that it announces
+	links atomic.Pointer[map[wire.ShortID]struct{}] // members that it says it has sessions with
 
 	// Guarded by Mesh.mu.
-	served bool
-	last   *session // whose lanes take from the queue, or did
+	served   bool
+	last     *session // whose lanes take from the queue, or did
+	met      bool     // there was a session
+	byUs     bool     // the last one was dialled by us
+	boots    boots
+	news     *announcement // nil until heard
+	untold   bool          // others are to be told of it, but newsFrom
+	newsFrom *session
+	toldAt   time.Time
+	sees     netip.AddrPort // where it sees us
+	punched  time.Time      // when it last asked to be dialled
 
 	mu   sync.RWMutex // read-held during a delivery
 	sink func([]*frame.Buf)
@@ -48,8 +66,10 @@ type loss struct {
 // superframes is what a peer must take for every frame to be sent as it is.
 const superframes = wire.FeatureCsum | wire.FeatureTSO | wire.FeatureUSO
 
-func newPeer(id identity.ID, rate uint64) *Peer {
-	p := &Peer{id: id, queue: egress.New(), left: make(chan struct{}, 1)}
+func newPeer(m *Mesh, id identity.ID, rate uint64) *Peer {
+	p := &Peer{mesh: m, id: id, queue: egress.New(), left: make(chan struct{}, 1)}
+	p.poke = make(chan struct{}, 1)
+	p.toIt = wire.Relayed{Destination: short(id), Source: short(m.cfg.Member.ID)}
 	p.queue.SetRate(rate)
 	p.probe = probe.New(p.queue)
 	return p
@@ -65,8 +85,8 @@ func (p *Peer) String() string {
 
 // Send puts frames in the queue for the peer; see bridge.Port.
 func (p *Peer) Send(frames []*frame.Buf) {
-	s := p.session.Load()
-	if s == nil {
+	s, relay := p.session.Load(), p.relay.Load()
+	if s == nil && relay == nil {
 		p.unsent.Add(uint64(len(frames))) // on its way out of the switch
 		return
 	}
@@ -77,16 +97,39 @@ func (p *Peer) Send(frames []*frame.Buf) {
 	}
 	p.txFrames.Add(n)
 	p.txBytes.Add(bytes)
-	takes := s.control.hello.Features
+	if relay != nil {
+		relay.push(frames, &p.toIt, wire.Features(p.takes.Load()))
+	} else {
+		p.push(frames, nil, s.control.hello.Features)
+	}
+}
+
+// push puts frames in the queue, as they are or as the plain frames that they
+// stand for, as takes allows. to says where the peer relays them; nil for its own
+// LAN.
+func (p *Peer) push(frames []*frame.Buf, to *wire.Relayed, takes wire.Features) {
+	put := func(frames []*frame.Buf) {
+		if to == nil {
+			p.queue.Push(frames)
+		} else {
+			p.queue.PushRelayed(frames, to)
+		}
+	}
 	if takes&superframes == superframes {
-		p.queue.Push(frames)
+		put(frames)
 		return
 	}
+	one := make([]*frame.Buf, 1)
 	for i, b := range frames {
 		if needs(b.Header())&^takes == 0 {
-			p.queue.Push(frames[i : i+1])
-		} else {
-			p.pushSplit(b)
+			put(frames[i : i+1])
+			continue
+		}
+		if err := frame.Split(b, func(plain *frame.Buf) {
+			one[0] = plain
+			put(one)
+		}); err != nil {
+			p.drops[wire.BadOffload].Add(1)
 		}
 	}
 }
@@ -105,23 +148,12 @@ func needs(h frame.Vnet) wire.Features {
 	return 0
 }
 
-// pushSplit sends a frame as the plain frames that it stands for.
-func (p *Peer) pushSplit(b *frame.Buf) {
-	one := make([]*frame.Buf, 1)
-	if err := frame.Split(b, func(plain *frame.Buf) {
-		one[0] = plain
-		p.queue.Push(one)
-	}); err != nil {
-		p.drops[wire.BadOffload].Add(1)
-	}
-}
-
 // Run delivers what the peer sends for as long as there is a session with it;
 // see bridge.Port.
 func (p *Peer) Run(ctx context.Context, deliver func([]*frame.Buf)) error {
 	p.setSink(deliver)
 	defer p.setSink(nil)
-	for p.session.Load() != nil {
+	for p.reachable() {
 		select {
 		case <-p.left:
 		case <-ctx.Done():
@@ -161,11 +193,24 @@ func (p *Peer) detach(s *session, why error) bool {
 		return false
 	}
 	p.lost.Store(&loss{time.Now(), why})
+	p.leaves()
+	return true
+}
+
+// leaves has Run see that the member is not reached any more.
+func (p *Peer) leaves() {
 	select {
 	case p.left <- struct{}{}:
 	default:
 	}
-	return true
+}
+
+// roundTrip returns how long a round trip to the peer takes, directly.
+func (p *Peer) roundTrip() time.Duration {
+	if s := p.session.Load(); s != nil {
+		return s.control.conn.ConnectionStats().SmoothedRTT
+	}
+	return 0
 }
 
 // why returns how the last session ended.
@@ -190,6 +235,9 @@ func (p *Peer) event(kind EventKind) Event {
 	if s := p.session.Load(); s != nil {
 		e.Addr = s.control.remote()
 	}
+	if r := p.relay.Load(); r != nil {
+		e.Via = r.String()
+	}
 	if why := p.why(); kind == EventDown && why != nil {
 		e.Reason = identity.Clean(why.Error())
 	}
@@ -201,8 +249,9 @@ type Status struct {
 	Site    string
 	ID      identity.ID
 	Unknown bool   // it has never answered: Site is its address, ID zero
-	State   string // up, connecting or down
+	State   string // up, suspect, relayed, connecting or down
 	Addr    string // at present, "" when down
+	Via     string // site that relays, "" when direct
 	Since   time.Time
 	RTT     time.Duration // smoothed
 	PathMTU int           // UDP payload, bytes
@@ -221,18 +270,32 @@ const overhead = 1 + wire.MaxConnIDLen + 2 + 1 + 16
 
 func (p *Peer) status() Status {
 	st := Status{
-		Site: p.String(), ID: p.id, State: "down",
+		Site: p.String(), ID: p.id, State: "connecting",
 		RxFrames: p.rxFrames.Load(), TxFrames: p.txFrames.Load(),
 		RxBytes: p.rxBytes.Load(), TxBytes: p.txBytes.Load(),
 	}
 	if l := p.lost.Load(); l != nil {
-		st.Since = l.at
+		st.State, st.Since = "down", l.at
 	}
 	s := p.session.Load()
+	if r := p.relay.Load(); r != nil {
+		st.State, st.Via = "relayed", r.String()
+		if p.news != nil {
+			st.MTU = int(p.news.MTU)
+		}
+		st.Takes = wire.Features(p.takes.Load()) & superframes
+		if s = r.session.Load(); s != nil {
+			st.PathMTU = int(s.data.size.Load()) + overhead
+		}
+		return st
+	}
 	if s == nil {
 		return st
 	}
 	st.State, st.Since, st.Addr = "up", s.since, s.data.remote().String()
+	if s.suspect.Load() {
+		st.State = "suspect"
+	}
 	st.RTT = s.data.conn.ConnectionStats().SmoothedRTT
 	st.PathMTU = int(s.data.size.Load()) + overhead
 	st.Lanes = max(1, len(s.dataLanes()))

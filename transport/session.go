@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/l2bridge/l2bridge/internal/frame"
 	"github.com/l2bridge/l2bridge/transport/egress"
@@ -24,6 +24,8 @@ import (
 var (
 	errReplaced  = errors.New("replaced by a newer connection")
 	errNotServed = errors.New("the switch has no port for it")
+	errSilent    = errors.New("nothing is heard of it any more")
+	errTwice     = errors.New("identity used twice: another machine runs with this site's key (a copied state directory?); each site needs its own, see l2bridge invite")
 )
 
 // MaxLanes bounds the data lanes of a session.
@@ -56,10 +58,20 @@ type session struct {
 	peer  *Peer
 	mtu   int // of our LAN
 
+	suspect atomic.Bool   // it does not answer
+	hurry   chan struct{} // whether it does is to be found out now
+
 	tasks     sync.WaitGroup
 	acks      chan wire.ProbeAck // to be sent
 	wants     chan wire.Lanes    // to be sent
 	peerWants atomic.Uint32      // data lanes
+	mail      mail               // to be sent
+	tickets   sync.Map           // wire.ShortID of a destination -> *wire.Relayed
+
+	// The control lane's reader's own.
+	heardHave bool
+	bad       int                        // announcements that were not good
+	punches   map[wire.ShortID]time.Time // when the peer last had us ask whom
 
 	mu    sync.Mutex          // guards what follows
 	open  bool                // lanes may join
@@ -83,8 +95,12 @@ func newSession(ctx context.Context, m *Mesh, control *lane, dialled bool) *sess
 		done:    make(chan struct{}),
 		acks:    make(chan wire.ProbeAck, MaxLanes),
 		wants:   make(chan wire.Lanes, 1),
+		hurry:   make(chan struct{}, 1),
 	}
 	s.ctx, s.end = context.WithCancelCause(ctx)
+	s.mail.ready, s.mail.have, s.mail.links, s.mail.seen = make(chan struct{}, 1), true, true, true
+	s.mail.ready <- struct{}{}
+	s.punches = make(map[wire.ShortID]time.Time)
 	return s
 }
 
@@ -92,12 +108,12 @@ func (s *session) key() sessionKey { return sessionKey{s.id, s.control.hello.Ses
 
 // accepted is the life of an accepted session: it waits for the data lane, then
 // for the end.
-func (s *session) accepted(ctx context.Context, g *errgroup.Group) {
+func (s *session) accepted(ctx context.Context) {
 	timeout := time.NewTimer(greeting)
 	defer timeout.Stop()
 	select {
 	case l := <-s.joined:
-		s.carry(ctx, g, l)
+		s.carry(ctx, l)
 		s.mesh.forget(s)
 		return
 	case <-timeout.C:
@@ -117,10 +133,10 @@ func (s *session) accepted(ctx context.Context, g *errgroup.Group) {
 
 // carry carries frames over a session with its first data lane until the session
 // ends, and returns why it did.
-func (s *session) carry(ctx context.Context, g *errgroup.Group, data *lane) error {
+func (s *session) carry(ctx context.Context, data *lane) error {
 	defer close(s.done)
 	s.data, s.since = data, time.Now()
-	p, before, err := s.mesh.adopt(ctx, g, s)
+	p, before, err := s.mesh.adopt(s)
 	if err != nil {
 		s.end(err)
 		s.close()
@@ -148,19 +164,26 @@ func (s *session) carry(ctx context.Context, g *errgroup.Group, data *lane) erro
 	s.peer, s.mtu, s.open = p, s.mesh.getLAN().mtu, true
 	s.lanes[data.hello.Lane] = data
 	s.mu.Unlock()
-	run(func() error { return s.runLane(data) })
+	run(func() error {
+		err := s.runLane(data)
+		if errors.Is(err, errNarrow) {
+			s.narrowed()
+		}
+		return err
+	})
 	run(func() error { return s.steer() })
 
 	run(func() error {
 		next := func() ([]byte, error) { return s.control.conn.ReceiveDatagram(s.ctx) }
-		return s.control.receive(next, s.mtu, &p.drops, s.acks, func([]byte) bool {
-			p.drops[wire.Malformed].Add(1)
-			return true // counted
-		}, func(frames []*frame.Buf) {
-			p.drops[wire.Malformed].Add(uint64(len(frames)))
-		})
+		astray := func(n int) { p.drops[wire.Malformed].Add(uint64(n)) }
+		in := wire.Receiver{
+			MTU: s.mtu, Drops: &p.drops, Salvage: true,
+			Test:    func([]byte) bool { astray(1); return true },
+			Relayed: func(wire.Relayed, *frame.Buf) { astray(1) },
+		}
+		return s.control.receive(next, in, s.acks, func(frames []*frame.Buf) { astray(len(frames)) })
 	})
-	run(func() error { return s.control.beat(s.ctx) })
+	run(func() error { return s.watch() })
 	run(func() error { return readControl(s.control.stream, s) })
 	run(func() error { return s.writeControl() })
 
@@ -190,7 +213,7 @@ func (s *session) runLane(l *lane) error {
 	l.out.Store(out)
 	ctx, end := context.WithCancelCause(s.ctx)
 	defer end(nil)
-	next, done := receiver(ctx, l.socket, l.conn)
+	next, done := receiver(ctx, l, s.control)
 	defer done()
 	var tasks sync.WaitGroup
 	run := func(f func() error) {
@@ -201,8 +224,12 @@ func (s *session) runLane(l *lane) error {
 		})
 	}
 	p := s.peer
-	test := func(f []byte) bool { return p.probe.Take(f, s.mtu) }
-	run(func() error { return l.receive(next, s.mtu, &p.drops, s.acks, test, p.deliver) })
+	in := wire.Receiver{
+		MTU: s.mtu, Drops: &p.drops, Salvage: true,
+		Test: func(f []byte) bool { return p.probe.Take(f, s.mtu) },
+		Self: short(s.mesh.cfg.Member.ID), Relayed: s.relayed,
+	}
+	run(func() error { return l.receive(next, in, s.acks, p.deliver) })
 	run(func() error { return l.send(ctx, out, &p.tooLarge) })
 	run(func() error { return l.beat(ctx) })
 	run(func() error { return l.watchPath(ctx, s.control) })
@@ -218,6 +245,23 @@ func (s *session) runLane(l *lane) error {
 	closeFor(l.conn, why) // frees who waits for quic-go
 	tasks.Wait()
 	return why
+}
+
+// narrowed notes that the path carries less than it did. The next session begins
+// with little, and finds out how much it is; whether it is more again is tried
+// after a while, and each time it was not, after twice as long.
+func (s *session) narrowed() {
+	m := s.mesh
+	m.mu.Lock()
+	p := s.peer
+	if s.dialled {
+		p.upwardsIn = min(max(2*p.upwardsIn, upwards), mostUpwards)
+		p.upwardsAt = time.Now().Add(p.upwardsIn)
+	}
+	m.mu.Unlock()
+	e := p.event(EventNarrow)
+	e.Reason = errNarrow.Error()
+	m.event(e)
 }
 
 // add runs one more data lane for as long as it lasts. The session goes on
@@ -281,20 +325,60 @@ func readControl(stream io.Reader, s *session) error {
 		case typ == wire.TypeHello:
 			return fmt.Errorf("%w: second hello on a lane", wire.ErrProtocol)
 		case s == nil:
-		case typ == wire.TypeProbeAck:
-			ack, err := wire.ParseProbeAck(body)
-			if err != nil {
+		default:
+			if err := s.take(typ, body); err != nil {
 				return err
 			}
-			s.acked(ack)
-		case typ == wire.TypeLanes:
-			lanes, err := wire.ParseLanes(body)
-			if err != nil {
-				return err
-			}
-			s.peerWants.Store(uint32(lanes.Want))
 		}
 	}
+}
+
+// take takes a control message of the peer's.
+func (s *session) take(typ uint8, body []byte) error {
+	switch typ {
+	case wire.TypeProbeAck:
+		ack, err := wire.ParseProbeAck(body)
+		if err != nil {
+			return err
+		}
+		s.acked(ack)
+	case wire.TypeLanes:
+		lanes, err := wire.ParseLanes(body)
+		if err != nil {
+			return err
+		}
+		s.peerWants.Store(uint32(lanes.Want))
+	case wire.TypeHave:
+		have, err := wire.ParseHave(body)
+		if err != nil {
+			return err
+		}
+		if !s.heardHave {
+			s.heardHave = true
+			s.has(have)
+		}
+	case wire.TypeMember:
+		return s.hears(body)
+	case wire.TypeLinks:
+		links, err := wire.ParseLinks(body)
+		if err != nil {
+			return err
+		}
+		s.isLinked(links)
+	case wire.TypeSeen:
+		seen, err := wire.ParseSeen(body)
+		if err != nil {
+			return err
+		}
+		s.seen(seen.Addr)
+	case wire.TypePunch:
+		u, err := wire.ParsePunch(body)
+		if err != nil {
+			return err
+		}
+		s.punch(u, time.Now())
+	}
+	return nil
 }
 
 // acked takes the answer to a probe to its lane.
@@ -308,18 +392,31 @@ func (s *session) acked(ack wire.ProbeAck) {
 
 // writeControl writes our control messages.
 func (s *session) writeControl() error {
+	var linksAt time.Time // when LINKS was sent last
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
 	for {
-		var message []byte
+		var messages [][]byte
+		var again time.Duration
 		select {
 		case <-s.ctx.Done():
 			return nil
 		case ack := <-s.acks:
-			message = ack.Append(nil)
+			messages = [][]byte{ack.Append(nil)}
 		case lanes := <-s.wants:
-			message = lanes.Append(nil)
+			messages = [][]byte{lanes.Append(nil)}
+		case <-s.mail.ready:
+			messages, again = s.openMail(time.Now(), &linksAt)
+		case <-timer.C:
+			messages, again = s.openMail(time.Now(), &linksAt)
 		}
-		if _, err := s.control.stream.Write(message); err != nil {
-			return err
+		if again > 0 {
+			timer.Reset(again)
+		}
+		for _, message := range messages {
+			if _, err := s.control.stream.Write(message); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -331,31 +428,73 @@ func (s *session) writeControl() error {
 // The newest wins: it is the one that both sides know to work. Only when both
 // dialled each other at the same time the two must agree which one to keep: it
 // is the one that the lower id dialled.
-func (m *Mesh) adopt(ctx context.Context, g *errgroup.Group, s *session) (p *Peer, before *session, err error) {
+func (m *Mesh) adopt(s *session) (p *Peer, before *session, err error) {
+	p, err = m.meet(s.id, s.site)
+	if err != nil {
+		return nil, nil, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p = m.peers[s.id]
-	if p == nil {
-		if len(m.peers) >= MaxPeers {
-			return nil, nil, fmt.Errorf("more than %d peers", MaxPeers)
-		}
-		p = newPeer(s.id, m.cfg.Rate)
-		m.peers[s.id] = p
+	if s.dialled {
+		p.claimed = time.Time{}
 	}
-	if old := p.session.Load(); old != nil && old.ctx.Err() == nil {
+	if s.control.told != m.lan {
+		return nil, nil, errReplaced // by the one that is dialled next: our LAN has changed meanwhile
+	}
+	old := p.session.Load()
+	if old != nil && old.ctx.Err() != nil {
+		old = nil
+	}
+	if !p.boots.admit(s.control.hello.Boot, old != nil && !old.suspect.Load()) {
+		return nil, nil, errTwice
+	}
+	if old != nil {
 		if crossed(old, s) && !m.keeps(s) {
 			return nil, nil, errReplaced
 		}
 		old.end(errReplaced)
 	}
 	before, p.last = p.last, s
-	p.site.Store(&s.site)
+	p.met, p.byUs, p.at, p.trouble = true, s.dialled, s.control.remote(), ""
 	p.session.Store(s)
 	if !p.served {
-		p.served = true
-		g.Go(func() error { m.serve(ctx, p); return nil })
+		m.attachLocked(p)
 	}
+	p.wake()
+	m.stir()
 	return p, before, nil
+}
+
+// attachLocked has a peer that is reached served.
+func (m *Mesh) attachLocked(p *Peer) {
+	p.served = true
+	m.group.Go(func() error { m.serve(m.ctx, p); return nil })
+}
+
+// boots are the processes that have used a member's key, the newest first.
+type boots [4][8]byte
+
+// refuses reports whether a process comes back after another took its place, which
+// still answers: that is a second machine with the same key, and they would take
+// each other's place for ever.
+func (b *boots) refuses(boot [8]byte, answers bool) bool {
+	return answers && b[0] != boot && slices.Contains(b[1:], boot)
+}
+
+// admit notes the process that says hello, unless it is refused.
+func (b *boots) admit(boot [8]byte, answers bool) bool {
+	if b[0] == boot {
+		return true
+	}
+	if b.refuses(boot, answers) {
+		return false
+	}
+	if !answers {
+		*b = boots{}
+	}
+	copy(b[1:], b[:])
+	b[0] = boot
+	return true
 }
 
 // crossed reports whether two processes dialled each other at the same time.
@@ -379,7 +518,10 @@ func (m *Mesh) leave(p *Peer, s *session) {
 	if p.last == s {
 		p.last = nil
 	}
+	p.judgeLocked(time.Since(s.since), context.Cause(s.ctx))
 	m.mu.Unlock()
+	p.wake()
+	m.stir()
 }
 
 // closeFor closes a connection with the code that fits the reason. What the
@@ -390,6 +532,8 @@ func closeFor(conn *quic.Conn, why error) {
 		conn.CloseWithError(wire.CloseProtocol, identity.Clean(why.Error()))
 	case errors.Is(why, errReplaced):
 		conn.CloseWithError(wire.CloseReplaced, errReplaced.Error())
+	case errors.Is(why, errTwice):
+		conn.CloseWithError(wire.CloseTwice, errTwice.Error())
 	default:
 		conn.CloseWithError(wire.CloseGoodbye, "goodbye")
 	}

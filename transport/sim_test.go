@@ -42,9 +42,11 @@ type world struct {
 	latency time.Duration           // one way
 	loss    float64                 // of packets
 	reorder int
-	dark    bool // nothing passes
-	mtu     int  // UDP payload in the middle of the path, bytes
-	packets int  // that were sent
+	dark    bool                           // nothing passes
+	cut     func(from, to netip.Addr) bool // nothing passes from one address to another; nil for all do
+	nats    map[netip.Addr]*nat            // by the address of who is behind it
+	mtu     int                            // UDP payload in the middle of the path, bytes
+	packets int                            // that were sent
 	losses  []time.Time
 }
 
@@ -55,6 +57,7 @@ func newWorld() *world {
 		nodes:   make(map[netip.AddrPort]*simnet.SimulatedLink),
 		last:    make(map[[2]netip.AddrPort]time.Time),
 		mute:    make(map[netip.AddrPort]bool),
+		nats:    make(map[netip.Addr]*nat),
 		latency: 10 * time.Millisecond,
 		mtu:     1500,
 	}
@@ -84,9 +87,19 @@ func (w *world) AddNode(addr net.Addr, r simnet.PacketReceiver) {
 // SendPacket implements simnet.Router.
 func (w *world) SendPacket(p simnet.Packet) error {
 	w.mu.Lock()
-	to := w.nodes[addrPort(p.To)]
+	from, dst := addrPort(p.From), addrPort(p.To)
+	if n := w.nats[from.Addr()]; n != nil {
+		from = n.leaves(from, dst)
+		p.From = net.UDPAddrFromAddrPort(from)
+	}
+	for _, n := range w.nats {
+		if n.outer == dst.Addr() {
+			dst = n.enters(dst, from)
+		}
+	}
+	to := w.nodes[dst]
 	w.packets++
-	lost := w.dark || len(p.Data) > w.mtu || w.mute[addrPort(p.From)] || w.rng.Float64() < w.loss
+	lost := w.cut != nil && w.cut(from.Addr(), dst.Addr()) || w.dark || len(p.Data) > w.mtu || w.mute[addrPort(p.From)] || w.rng.Float64() < w.loss
 	if lost {
 		w.losses = append(w.losses, time.Now())
 	}
@@ -95,6 +108,62 @@ func (w *world) SendPacket(p simnet.Packet) error {
 		to.RecvPacket(p)
 	}
 	return nil
+}
+
+// nat is a box that lets hosts out under one address. It keeps ports where it can,
+// and lets in only what answers, as Linux does; a symmetric one takes another port
+// for each destination.
+type nat struct {
+	outer     netip.Addr
+	symmetric bool
+	timeout   time.Duration // of a way that is not used; 0 for never
+
+	next uint16
+	ways map[[2]netip.AddrPort]*natWay // by inner and far address
+}
+
+type natWay struct {
+	inner, outer, far netip.AddrPort
+	used              time.Time
+}
+
+// behind puts an address behind a NAT.
+func (w *world) behind(inner, outer string, symmetric bool) *nat {
+	n := &nat{outer: netip.MustParseAddr(outer), symmetric: symmetric, ways: make(map[[2]netip.AddrPort]*natWay)}
+	w.set(func() { w.nats[netip.MustParseAddr(inner)] = n })
+	return n
+}
+
+func (n *nat) leaves(inner, far netip.AddrPort) netip.AddrPort {
+	key := [2]netip.AddrPort{inner, far}
+	way := n.ways[key]
+	if way == nil || n.timeout != 0 && time.Since(way.used) > n.timeout {
+		port := inner.Port()
+		if n.symmetric {
+			n.next++
+			port = 20000 + n.next
+		}
+		way = &natWay{inner: inner, outer: netip.AddrPortFrom(n.outer, port), far: far}
+		n.ways[key] = way
+	}
+	way.used = time.Now()
+	return way.outer
+}
+
+func (n *nat) enters(outer, far netip.AddrPort) netip.AddrPort {
+	for _, way := range n.ways {
+		if way.outer == outer && way.far == far && (n.timeout == 0 || time.Since(way.used) <= n.timeout) {
+			way.used = time.Now()
+			return way.inner
+		}
+	}
+	return netip.AddrPort{}
+}
+
+// forget drops all ways: who is behind it gets another port than before.
+func (n *nat) forget() {
+	clear(n.ways)
+	n.next += 100
 }
 
 // delay is how long a packet takes.

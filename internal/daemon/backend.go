@@ -48,12 +48,16 @@ func (b backend) Status() control.Status {
 		st.Hints = append(st.Hints, `no other site yet: "l2bridge invite SITE" prints a token for one`)
 	}
 	for _, p := range peers {
-		if p.State == "up" && s.cfg.Superframes {
+		if (p.State == "up" || p.State == "relayed") && s.cfg.Superframes {
 			st.Hints = append(st.Hints, peerHints(p.Site, p.Takes, granted)...)
 		}
 		switch {
+		case p.State == "relayed":
+			st.Hints = append(st.Hints, fmt.Sprintf("site %s is reached by way of %s, which can read what it passes on; directly it would be faster: can one of the two reach UDP %d of the other?", p.Site, p.Via, s.port()))
+		case p.State == "suspect":
+			st.Hints = append(st.Hints, fmt.Sprintf("site %s does not answer at present", p.Site))
 		case p.State == "down" && !p.Unknown:
-			st.Hints = append(st.Hints, fmt.Sprintf("site %s is gone; it dials us: is l2bridge running there, and can it reach UDP %d here?", p.Site, s.port()))
+			st.Hints = append(st.Hints, fmt.Sprintf("site %s is gone: is l2bridge running there, and can it reach UDP %d here?", p.Site, s.port()))
 		case p.State == "up" && st.MTU != 0 && p.MTU != st.MTU:
 			st.Hints = append(st.Hints, fmt.Sprintf("site %s has MTU %d, this one %d: frames above the smaller one are dropped; give both the same", p.Site, p.MTU, st.MTU))
 		case p.State != "up" && p.Error != "":
@@ -96,7 +100,7 @@ func (b backend) Peers() []control.Peer {
 	all := []control.Peer{}
 	for _, p := range b.s.mesh.Peers() {
 		out := control.Peer{
-			Site: p.Site, State: control.PeerState(p.State), Addr: p.Addr, SinceMS: since(p.Since),
+			Site: p.Site, State: control.PeerState(p.State), Addr: p.Addr, Via: p.Via, SinceMS: since(p.Since),
 			RTTUS: p.RTT.Microseconds(), PathMTU: p.PathMTU, Lanes: p.Lanes, Kex: p.Kex,
 			RxFrames: p.RxFrames, TxFrames: p.TxFrames, RxBytes: p.RxBytes, TxBytes: p.TxBytes,
 			MACs: b.s.sw.Count(p.Site),
@@ -245,12 +249,14 @@ func (s *site) judge() control.State {
 	if !s.withTAP(func(*tap.Device) {}) {
 		return control.StateDown
 	}
-	up, known := 0, 0
+	up, suspect, known := 0, 0, 0
 	peers := s.mesh.Peers()
 	for _, p := range peers {
 		switch p.State {
-		case "up":
+		case "up", "relayed":
 			up++
+		case "suspect":
+			suspect++
 		case "down":
 			known++
 		}
@@ -258,7 +264,7 @@ func (s *site) judge() control.State {
 	switch {
 	case up > 0 && up == len(peers):
 		return control.StateUp
-	case up > 0:
+	case up > 0, suspect > 0:
 		return control.StateDegraded
 	case known > 0:
 		return control.StateDown

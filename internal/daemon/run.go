@@ -88,6 +88,11 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 		return err
 	}
 
+	known, err := loadLearned(dir)
+	if err != nil {
+		return err
+	}
+
 	s := &site{
 		cfg: cfg, log: log, dir: dir, member: member,
 		changed: make(chan struct{}, 1),
@@ -123,12 +128,14 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 		Serve: func(ctx context.Context, p *transport.Peer) error {
 			return s.sw.Serve(ctx, p, bridge.Mesh, cfg.FDBMaxPerPeer)
 		},
-		Through:  s.through,
-		Outer:    s.setOuter,
-		Enrolled: func() []string { return s.advertised() },
-		Changed:  s.peersChanged,
-		Event:    s.peerEvent,
-		Log:      log,
+		Through:   s.through,
+		Outer:     s.setOuter,
+		Addresses: s.advertised,
+		Known:     known,
+		Learned:   s.keepLearned,
+		Changed:   s.peersChanged,
+		Event:     s.peerEvent,
+		Log:       log,
 	})
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -136,6 +143,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	g.Go(func() error { return s.serveTAP(ctx, dev) })
 	g.Go(func() error { return s.mesh.Run(ctx) })
 	g.Go(func() error { return server.Serve(ctx, backend{s}) })
+	g.Go(func() error { return followRoaming(ctx, s.mesh.Moved) })
 	g.Go(func() error { s.followState(ctx); return nil })
 	g.Go(func() error { followLoad(ctx, log); return nil })
 	g.Go(func() error { s.keepSafe(ctx); return nil })

@@ -17,6 +17,7 @@ import (
 // Files of ours in the state directory.
 const (
 	membersFile = "members.json" // addresses of members, learned when joining
+	learnedFile = "learned.json" // what members have announced of themselves
 	staticsFile = "fdb.json"     // static entries of the MAC table
 )
 
@@ -26,6 +27,20 @@ func saveMembers(dir *identity.Dir, addrs []string) error {
 
 func loadMembers(dir *identity.Dir) (addrs []string, err error) {
 	return addrs, readJSON(dir, membersFile, &addrs)
+}
+
+// loadLearned returns the announcements of other members. They are signed; whoever
+// reads them judges them.
+func loadLearned(dir *identity.Dir) (announcements [][]byte, err error) {
+	return announcements, readJSON(dir, learnedFile, &announcements)
+}
+
+// keepLearned stores what was learned of other members. Without it they are
+// learned again from the first one that is met.
+func (s *site) keepLearned(announcements [][]byte) {
+	if err := writeJSON(s.dir, learnedFile, announcements); err != nil {
+		s.log.Warn("members learned are not stored", "error", err)
+	}
 }
 
 // static is a static entry as stored.

@@ -166,6 +166,28 @@ func (m *Member) verifyPeer(chain []*x509.Certificate) error {
 	return nil
 }
 
+// Judge returns whose membership certificate, in DER, another member has told of,
+// and the key that is certified. Errors are ErrNotMember and ErrRevoked
+// (errors.Is).
+func (m *Member) Judge(der []byte) (site string, id ID, key ed25519.PublicKey, err error) {
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return "", ID{}, nil, fmt.Errorf("%w: %w", ErrNotMember, err)
+	}
+	if err := m.verifyPeer([]*x509.Certificate{leaf}); err != nil {
+		return "", ID{}, nil, err
+	}
+	c, err := readLeaf(leaf)
+	if err != nil {
+		return "", ID{}, nil, err
+	}
+	key, ok := leaf.PublicKey.(ed25519.PublicKey)
+	if !ok {
+		return "", ID{}, nil, fmt.Errorf("%w: its key is no Ed25519 key", ErrNotMember)
+	}
+	return c.site, c.id, key, nil
+}
+
 // Peer returns who is at the other end of a connection made with a config of
 // Member.TLSConfig, once its handshake is complete. It reads the certificate;
 // the config has judged it.

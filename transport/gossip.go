@@ -1,0 +1,540 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/l2bridge/l2bridge/transport/identity"
+	"github.com/l2bridge/l2bridge/transport/wire"
+)
+
+// Members tell each other of members, so that to name one joins a site to all.
+// Each announces itself, signed with its own key: its certificate, its addresses,
+// what it takes. An announcement goes to every peer that has not got it; who
+// receives one that is newer than the one it has passes it on. When a session
+// begins each side says which ones it has (HAVE), so that only what is missing is
+// sent.
+
+const (
+	// tendPause is how long what has changed is left to gather.
+	tendPause = 20 * time.Millisecond
+
+	// linksPause is how often at most a peer is told whom we have sessions with.
+	linksPause = 100 * time.Millisecond
+
+	// learnedPause is how often at most Config.Learned is called.
+	learnedPause = 5 * time.Second
+
+	// newsPause is how often at most what is new of a member is passed on.
+	newsPause = time.Second
+
+	// maxBad is how many announcements that are not good a peer may send.
+	maxBad = 64
+
+	// maxSeen bounds the addresses of ours that we know from peers only.
+	maxSeen = 4
+
+	// punchPause is how often at most a member asks another for a dial.
+	punchPause = 500 * time.Millisecond
+)
+
+// announcement is what a member says of itself, as it was signed.
+type announcement struct {
+	wire.Member
+	signed, signature []byte
+}
+
+func (a *announcement) message() []byte {
+	if a == nil {
+		return nil
+	}
+	return wire.AppendMember(nil, a.signed, a.signature)
+}
+
+// short returns the name of a member where many are named.
+func short(id identity.ID) wire.ShortID { return wire.ShortID(id[:]) }
+
+// stir has tend look at what has changed.
+func (m *Mesh) stir() {
+	select {
+	case m.stirred <- struct{}{}:
+	default:
+	}
+}
+
+// tend keeps what the mesh knows of itself together until ctx ends: our own
+// announcement, whom peers think we have sessions with, and the ways to members
+// by way of others.
+func (m *Mesh) tend(ctx context.Context) {
+	var stored time.Time
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-m.stirred:
+		case <-timer.C:
+		case <-ctx.Done():
+			m.store()
+			return
+		}
+		m.restate()
+		m.reroute()
+		m.tellLinks()
+		now := time.Now()
+		again := m.passOn(now)
+		switch wait := learnedPause - now.Sub(stored); {
+		case !m.hasUnstored():
+		case wait > 0:
+			again = min(again, wait)
+		default:
+			m.store()
+			stored = now
+		}
+		timer.Reset(again)
+		if !sleep(ctx, tendPause) {
+			m.store()
+			return
+		}
+	}
+}
+
+// restate makes a new announcement of our own when what it says has changed.
+func (m *Mesh) restate() {
+	m.mu.Lock()
+	due := m.restateDue
+	m.restateDue = false
+	m.mu.Unlock()
+	if !due {
+		return
+	}
+	var addrs []string
+	if m.cfg.Addresses != nil {
+		addrs = m.cfg.Addresses() // asks the kernel
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := wire.Member{
+		Version:   m.version,
+		Features:  m.lan.features | always,
+		MTU:       uint16(m.lan.mtu),
+		Cert:      m.cfg.Member.Leaf.Certificate[0],
+		Addresses: m.withSeenLocked(addrs),
+	}
+	if old := m.own; old != nil {
+		if old.Version == now.Version && old.Features == now.Features && old.MTU == now.MTU && slices.Equal(old.Addresses, now.Addresses) {
+			return
+		}
+		now.Version = max(now.Version, old.Version+1)
+	}
+	signed, err := now.Signed()
+	if err != nil {
+		m.cfg.Log.Warn("own addresses not announced", "error", err)
+		return
+	}
+	key, ok := m.cfg.Member.Leaf.PrivateKey.(ed25519.PrivateKey)
+	if !ok {
+		return
+	}
+	m.version = now.Version
+	m.own = &announcement{now, signed, ed25519.Sign(key, signed)}
+	m.tellLocked(m.cfg.Member.ID, nil)
+}
+
+// withSeenLocked returns our addresses, and those that peers see us at: a NAT
+// gives us those.
+func (m *Mesh) withSeenLocked(addrs []string) (all []string) {
+	var seen []string
+	for _, p := range m.peers {
+		if p.sees.IsValid() {
+			seen = append(seen, p.sees.String())
+		}
+	}
+	slices.Sort(seen)
+	seen = slices.DeleteFunc(slices.Compact(seen), func(a string) bool { return slices.Contains(addrs, a) })
+	seen = seen[:min(len(seen), maxSeen)]
+	for _, a := range addrs {
+		if wire.ValidAddress(a) && len(all) < wire.MaxAddresses-len(seen) {
+			all = append(all, a)
+		}
+	}
+	return append(all, seen...)
+}
+
+// tellLocked sends a member's announcement to all peers but one.
+func (m *Mesh) tellLocked(id identity.ID, but *session) {
+	for _, p := range m.peers {
+		if s := p.session.Load(); s != nil && s != but && p.id != id {
+			s.mail.member(id)
+		}
+	}
+}
+
+// announcedLocked returns what a member says of itself, nil when nothing is
+// known.
+func (m *Mesh) announcedLocked(id identity.ID) *announcement {
+	if id == m.cfg.Member.ID {
+		return m.own
+	}
+	if p := m.peers[id]; p != nil {
+		return p.news
+	}
+	return nil
+}
+
+// haveLocked lists the announcements that we have.
+func (m *Mesh) haveLocked() (all wire.Have) {
+	add := func(id identity.ID, a *announcement) {
+		if a != nil {
+			all = append(all, wire.Announced{Member: short(id), Version: a.Version})
+		}
+	}
+	add(m.cfg.Member.ID, m.own)
+	for id, p := range m.peers {
+		add(id, p.news)
+	}
+	return all
+}
+
+// has takes a peer's list of announcements, the first of its session, and leaves
+// for it what it has not got.
+func (s *session) has(list wire.Have) {
+	theirs := make(map[wire.ShortID]uint64, len(list))
+	for _, a := range list {
+		theirs[a.Member] = a.Version
+	}
+	m := s.mesh
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	offer := func(id identity.ID, a *announcement) {
+		if a == nil || id == s.id {
+			return
+		}
+		if v, ok := theirs[short(id)]; !ok || v < a.Version {
+			s.mail.member(id)
+		}
+	}
+	offer(m.cfg.Member.ID, m.own)
+	for id, p := range m.peers {
+		offer(id, p.news)
+	}
+}
+
+// hears takes an announcement from a peer. One that is not good has no effect: the
+// peer may not know yet that a member was put out. But judging costs time.
+func (s *session) hears(body []byte) error {
+	err := s.mesh.learn(body, s)
+	if err == nil || errors.Is(err, wire.ErrProtocol) {
+		return err
+	}
+	if s.bad++; s.bad > maxBad {
+		return fmt.Errorf("%w: more than %d announcements that are not good: %w", wire.ErrProtocol, maxBad, err)
+	}
+	return nil
+}
+
+// learn takes an announcement that came from a peer, or nil from storage. Whom it
+// does not know it gets to know; what is news it passes on. One that is not what
+// its member signed is an error.
+func (m *Mesh) learn(body []byte, from *session) error {
+	member, signed, signature, err := wire.ParseMember(body)
+	if err != nil {
+		return err
+	}
+	site, id, key, err := m.cfg.Member.Judge(member.Cert)
+	if err != nil {
+		return fmt.Errorf("announcement: %w", err)
+	}
+	m.mu.Lock()
+	known := m.announcedLocked(id)
+	m.mu.Unlock()
+	if known != nil && known.Version >= member.Version {
+		return nil
+	}
+	if !ed25519.Verify(key, signed, signature) {
+		return fmt.Errorf("announcement of %s is not signed by it", site)
+	}
+	if id == m.cfg.Member.ID {
+		// We said it before our clock was set back.
+		m.mu.Lock()
+		m.version, m.restateDue = member.Version+1, true
+		m.mu.Unlock()
+		m.stir()
+		return nil
+	}
+	p, err := m.meet(id, site)
+	if err != nil {
+		return nil // there are too many; nobody is to blame
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p.news != nil && p.news.Version >= member.Version {
+		return nil
+	}
+	p.news = &announcement{member, signed, signature}
+	p.takes.Store(uint32(member.Features))
+	p.untold, p.newsFrom = true, from
+	m.unstored = true
+	p.wake()
+	m.stir()
+	return nil
+}
+
+// passOn tells peers what is new of members, of each once a second at most, and
+// returns when to look again.
+func (m *Mesh) passOn(now time.Time) (again time.Duration) {
+	again = time.Hour
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, p := range m.peers {
+		if !p.untold {
+			continue
+		}
+		if wait := newsPause - now.Sub(p.toldAt); wait > 0 {
+			again = min(again, wait)
+			continue
+		}
+		m.tellLocked(id, p.newsFrom)
+		p.untold, p.newsFrom, p.toldAt = false, nil, now
+	}
+	return again
+}
+
+// store hands what we know of others to whoever keeps it.
+func (m *Mesh) store() {
+	if m.cfg.Learned == nil {
+		return
+	}
+	m.mu.Lock()
+	if !m.unstored {
+		m.mu.Unlock()
+		return
+	}
+	m.unstored = false
+	var all [][]byte
+	for _, p := range m.peers {
+		if p.news != nil {
+			all = append(all, p.news.message()[messageHeader:])
+		}
+	}
+	m.mu.Unlock()
+	slices.SortFunc(all, bytes.Compare)
+	m.cfg.Learned(all)
+}
+
+func (m *Mesh) hasUnstored() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.unstored && m.cfg.Learned != nil
+}
+
+// messageHeader is the length of what stands before a control message's body.
+const messageHeader = 3
+
+// linksLocked lists the members that we have a session with.
+func (m *Mesh) linksLocked() (all wire.Links) {
+	for id, p := range m.peers {
+		if p.answers() {
+			all = append(all, short(id))
+		}
+	}
+	slices.SortFunc(all, func(a, b wire.ShortID) int { return bytes.Compare(a[:], b[:]) })
+	return all
+}
+
+// tellLinks tells all peers whom we have sessions with, if that has changed.
+func (m *Mesh) tellLinks() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.linksLocked()
+	if slices.Equal(now, m.linksTold) {
+		return
+	}
+	m.linksTold = now
+	for _, p := range m.peers {
+		if s := p.session.Load(); s != nil {
+			s.mail.put(func(o *mail) { o.links = true })
+		}
+	}
+}
+
+// isLinked takes a peer's list of the members that it has sessions with.
+func (s *session) isLinked(list wire.Links) {
+	links := make(map[wire.ShortID]struct{}, len(list))
+	for _, id := range list {
+		links[id] = struct{}{}
+	}
+	s.peer.links.Store(&links)
+	s.mesh.stir()
+}
+
+// linksTo reports whether the peer says that it has a session with a member.
+func (p *Peer) linksTo(id wire.ShortID) bool {
+	links := p.links.Load()
+	if links == nil {
+		return false
+	}
+	_, ok := (*links)[id]
+	return ok
+}
+
+// seen takes where a peer sees us.
+func (s *session) seen(at netip.AddrPort) {
+	m := s.mesh
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if mayDial(at.Addr()) && s.peer.sees != at {
+		s.peer.sees, m.restateDue = at, true
+		m.stir()
+	}
+}
+
+// mayDial reports whether an address that somebody else names may be dialled: on
+// this machine and its own links nobody else knows what is where.
+func mayDial(a netip.Addr) bool {
+	return a.IsGlobalUnicast() && !a.IsLoopback() && !a.IsLinkLocalUnicast()
+}
+
+// ask asks a member, by way of those that may reach it, to dial us now: where
+// each of two NATs lets in only what answers something, both must begin.
+func (m *Mesh) ask(p *Peer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	u := wire.Punch{Destination: short(p.id), Source: short(m.cfg.Member.ID)}
+	for _, by := range m.peers {
+		if by.answers() && by.linksTo(u.Destination) {
+			by.session.Load().mail.put(func(o *mail) { o.punch(u) })
+		}
+	}
+}
+
+// punch takes a member's wish to be dialled, which a peer has passed on, or is to
+// be passed on by us.
+func (s *session) punch(u wire.Punch, now time.Time) {
+	m := s.mesh
+	to := m.byShort(u.Destination)
+	if u.Destination == short(m.cfg.Member.ID) {
+		p := m.byShort(u.Source)
+		if p == nil || p.answers() {
+			return
+		}
+		m.mu.Lock()
+		often := now.Sub(p.punched) < punchPause
+		if !often {
+			p.punched = now
+		}
+		m.mu.Unlock()
+		if !often {
+			p.hurry()
+		}
+		return
+	}
+	if to == nil || u.Source != short(s.id) {
+		return
+	}
+	if now.Sub(s.punches[u.Destination]) < punchPause {
+		return
+	}
+	s.punches[u.Destination] = now // of a known member: bounded
+	if other := to.session.Load(); other != nil {
+		other.mail.put(func(o *mail) { o.punch(u) })
+	}
+}
+
+// byShort returns the known member of that name, or nil.
+func (m *Mesh) byShort(id wire.ShortID) *Peer {
+	if all := m.shorts.Load(); all != nil {
+		return (*all)[id]
+	}
+	return nil
+}
+
+// mail is what waits to be said on a control lane: the newest of each, so that a
+// peer that does not read holds nothing up and costs no memory.
+type mail struct {
+	ready chan struct{}
+
+	mu      sync.Mutex // guards what follows
+	have    bool
+	links   bool
+	seen    bool
+	members map[identity.ID]struct{} // whose announcement is to be sent
+	punches []wire.Punch
+}
+
+// put makes a change to what waits.
+func (o *mail) put(change func(*mail)) {
+	o.mu.Lock()
+	change(o)
+	o.mu.Unlock()
+	select {
+	case o.ready <- struct{}{}:
+	default:
+	}
+}
+
+// member leaves an announcement to be sent.
+func (o *mail) member(id identity.ID) {
+	o.put(func(o *mail) {
+		if o.members == nil {
+			o.members = make(map[identity.ID]struct{})
+		}
+		o.members[id] = struct{}{}
+	})
+}
+
+// punch leaves a wish to be passed on; while many wait they are as good as none.
+func (o *mail) punch(u wire.Punch) {
+	const most = 64
+	if len(o.punches) < most && !slices.Contains(o.punches, u) {
+		o.punches = append(o.punches, u)
+	}
+}
+
+// open takes all that waits, as messages. LINKS is left for later when the last
+// one was sent a moment ago: then it returns when to ask again.
+func (s *session) openMail(now time.Time, linksAt *time.Time) (messages [][]byte, again time.Duration) {
+	o := &s.mail
+	m := s.mesh
+	o.mu.Lock()
+	have, seen, links := o.have, o.seen, o.links
+	members, punches := o.members, o.punches
+	o.have, o.seen, o.members, o.punches = false, false, nil, nil
+	if links {
+		if again = linksPause - now.Sub(*linksAt); again > 0 {
+			links = false
+		} else {
+			o.links, *linksAt, again = false, now, 0
+		}
+	}
+	o.mu.Unlock()
+
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if have {
+		messages = append(messages, m.haveLocked().Append(nil))
+	}
+	if links {
+		messages = append(messages, m.linksLocked().Append(nil))
+	}
+	if seen {
+		messages = append(messages, wire.Seen{Addr: s.control.remote()}.Append(nil))
+	}
+	for _, u := range punches {
+		messages = append(messages, u.Append(nil))
+	}
+	for id := range members {
+		if message := m.announcedLocked(id).message(); message != nil {
+			messages = append(messages, message)
+		}
+	}
+	return messages, again
+}

@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	mrand "math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/l2bridge/l2bridge/transport/wire"
+)
+
+// How a member without a session that answers is dialled.
+const (
+	// maxTries bounds the tries at one member that are under way, maxDials those
+	// at all members.
+	maxTries, maxDials = 6, 64
+
+	// yield is the lead of the side that should dial: the one that dialled
+	// before, else the one with the lower id. That both do is for when the other
+	// one cannot.
+	yield = 300 * time.Millisecond
+
+	// urgentPause is how long after a try the next one may be, whatever happens.
+	urgentPause = 200 * time.Millisecond
+
+	// maxCandidates bounds the addresses of one try.
+	maxCandidates = 16
+
+	// twicePause is how long a site waits that was told that somebody else has
+	// its key.
+	twicePause = 30 * time.Second
+
+	// upwards is when, at first, a path that had become narrower is tried anew:
+	// quic-go finds out how much a path carries only once.
+	upwards, mostUpwards = 10 * time.Minute, 24 * time.Hour
+)
+
+// keeper keeps a session with one member: whenever there is none, or none that
+// answers, it dials, again and again, without waiting for one try to end before
+// the next begins. What a path does to the packets of one try while it is away
+// then does not matter when it is back. Both sides do this: only one of them
+// may be able to reach the other.
+type keeper struct {
+	poke   chan struct{} // something has changed
+	urgent atomic.Bool   // try at once: the way, or the other side's, has changed
+
+	// Guarded by Mesh.mu.
+	claimed    time.Time // until when a control lane that has answered may become a session
+	candidates []netip.AddrPort
+	at         netip.AddrPort // where the member answered last
+	trouble    string         // why there is no session, "" when there is
+	backOff    time.Time      // no try before
+	strikes    int            // sessions in a row that did not last
+	upwardsAt  time.Time      // when to try for a wider path; zero when not
+	upwardsIn  time.Duration  // how long after the next session that is
+}
+
+// wake has the keeper look at what has changed.
+func (k *keeper) wake() {
+	select {
+	case k.poke <- struct{}{}:
+	default:
+	}
+}
+
+// hurry has it try at once if a session is needed.
+func (k *keeper) hurry() {
+	k.urgent.Store(true)
+	k.wake()
+}
+
+// keep runs the keeper until ctx ends.
+func (p *Peer) keep(ctx context.Context) {
+	var (
+		tries sync.WaitGroup
+		under atomic.Int32
+		since time.Time // when a session was needed first; zero when none is
+		due   time.Time // the next try
+		last  time.Time // the one before
+		timer = time.NewTimer(0)
+	)
+	defer tries.Wait()
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-p.poke:
+		case <-ctx.Done():
+			return
+		}
+		now := time.Now()
+		urgent := p.urgent.Swap(false)
+		need, again := p.needs(now)
+		if !need {
+			since = time.Time{}
+			timer.Reset(again)
+			continue
+		}
+		if since.IsZero() {
+			since, due = now, now.Add(p.lag())
+		}
+		if urgent {
+			due = last.Add(urgentPause)
+		}
+		if wait := max(due.Sub(now), again); wait > 0 {
+			timer.Reset(wait)
+			continue
+		}
+		last, due = now, now.Add(p.pace(now.Sub(since)))
+		timer.Reset(due.Sub(now))
+		if under.Load() >= maxTries {
+			continue
+		}
+		select {
+		case p.mesh.dials <- struct{}{}:
+		default:
+			continue // others have their turn
+		}
+		under.Add(1)
+		tries.Go(func() {
+			release := sync.OnceFunc(func() {
+				<-p.mesh.dials
+				under.Add(-1)
+			})
+			defer release()
+			if err := p.try(ctx, now, release); ctx.Err() == nil {
+				p.report(err)
+			}
+		})
+	}
+}
+
+// needs reports whether a session must be made, not before a time that lies
+// again ahead, or else when to ask again.
+func (p *Peer) needs(now time.Time) (need bool, again time.Duration) {
+	const seldom = time.Hour
+	p.mesh.mu.Lock()
+	defer p.mesh.mu.Unlock()
+	if s := p.session.Load(); s != nil && !s.suspect.Load() {
+		switch {
+		case p.upwardsAt.IsZero():
+			return false, seldom
+		case p.upwardsAt.After(now):
+			return false, p.upwardsAt.Sub(now)
+		}
+		p.upwardsAt = time.Time{} // one try
+		return true, 0
+	}
+	return true, max(p.backOff.Sub(now), p.claimed.Sub(now), 0)
+}
+
+// judgeLocked sets the back-off by how a session has ended: what does not last
+// is not made at once again.
+func (k *keeper) judgeLocked(lasted time.Duration, why error) {
+	switch {
+	case lasted >= silence:
+		k.strikes = 0
+	case !errors.Is(why, errReplaced):
+		k.strikes = min(k.strikes+1, 10)
+		pause := min(firstRetry<<k.strikes, lastRetry)
+		k.backOff = time.Now().Add(pause/2 + mrand.N(pause/2))
+	}
+}
+
+// lag returns how long to leave the other side to dial.
+func (p *Peer) lag() time.Duration {
+	m := p.mesh
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p.dialsFirstLocked() || time.Since(m.moved) < silence {
+		return mrand.N(yield / 10)
+	}
+	return yield + mrand.N(yield/3)
+}
+
+func (p *Peer) dialsFirstLocked() bool {
+	switch {
+	case p.met && p.byUs, !p.met && p.isGivenLocked():
+		return true
+	case p.met:
+		return false
+	}
+	own := p.mesh.cfg.Member.ID
+	return slices.Compare(own[:], p.id[:]) < 0
+}
+
+// isGivenLocked reports whether somebody named the member by address.
+func (p *Peer) isGivenLocked() bool {
+	return slices.ContainsFunc(p.mesh.seeds, func(s *seed) bool { return s.known && s.id == p.id })
+}
+
+// pace returns the pause to the next try at a member that has been away for so
+// long.
+func (p *Peer) pace(away time.Duration) time.Duration {
+	p.mesh.mu.Lock()
+	given := p.isGivenLocked()
+	p.mesh.mu.Unlock()
+	pause := time.Second
+	switch {
+	case p.relay.Load() != nil:
+		// Frames pass, and the way that would be better may never come.
+		pause = min(max(pause, away/4), time.Minute)
+	case away < silence:
+		pause /= 2
+	case away > 15*time.Minute && given:
+		pause *= 2
+	case away > 15*time.Minute:
+		pause *= 30
+	}
+	return pause*9/10 + mrand.N(pause/5)
+}
+
+// try makes one session and carries it to its end. under is called when it is
+// made, or cannot be. began is when a session was seen to be needed. The error
+// says why it could not be made, or ended.
+func (p *Peer) try(ctx context.Context, began time.Time, under func()) error {
+	m := p.mesh
+	var lookups error
+	control, err := m.reach(ctx, func(ctx context.Context) iter.Seq[netip.AddrPort] { return p.addresses(ctx, &lookups) }, p)
+	under()
+	if err != nil {
+		if lookups != nil || errors.Is(err, errNoAddress) {
+			err = lookups
+		}
+		return err
+	}
+	return m.establish(ctx, control, began, true)
+}
+
+// addresses are those to try, the likeliest first: where the member was last,
+// then where the user says that it is, with names looked up anew, then where it
+// says so itself. trouble is set
+// to why one could not be.
+func (p *Peer) addresses(ctx context.Context, trouble *error) iter.Seq[netip.AddrPort] {
+	m := p.mesh
+	return func(yield func(netip.AddrPort) bool) {
+		var tried []netip.AddrPort
+		offer := func(addrs ...netip.AddrPort) bool {
+			for _, a := range addrs {
+				if len(tried) == maxCandidates || slices.Contains(tried, a) {
+					continue
+				}
+				if len(tried) == 0 {
+					m.ask(p)
+				}
+				tried = append(tried, a)
+				p.dialling(a)
+				if !yield(a) {
+					return false
+				}
+			}
+			return true
+		}
+		m.mu.Lock()
+		last := p.at
+		m.mu.Unlock()
+		if last.IsValid() && (m.cfg.Through == nil || !m.cfg.Through(last.Addr())) && !offer(last) {
+			return
+		}
+		for _, s := range m.seedsOf(p.id) {
+			addrs, err := m.look(ctx, s)
+			*trouble = cmp.Or(*trouble, err)
+			if !offer(addrs...) {
+				return
+			}
+		}
+		m.mu.Lock()
+		var announced []string
+		if p.news != nil {
+			announced = p.news.Addresses
+		}
+		m.mu.Unlock()
+		for _, a := range announced {
+			addrs, err := resolve(ctx, m.cfg.Resolve, a)
+			if err != nil {
+				continue // of those that the member names, one is enough
+			}
+			for _, a := range addrs {
+				if mayDial(a.Addr()) && (m.cfg.Through == nil || !m.cfg.Through(a.Addr())) && !offer(a) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// dialling makes an address known as one that packets of ours go to.
+func (p *Peer) dialling(a netip.AddrPort) {
+	m := p.mesh
+	m.mu.Lock()
+	news := !slices.Contains(p.candidates, a)
+	if news {
+		const most = 2 * maxCandidates
+		p.candidates = append(p.candidates, a)
+		p.candidates = p.candidates[max(0, len(p.candidates)-most):]
+	}
+	m.mu.Unlock()
+	if news {
+		m.refreshOuter()
+	}
+}
+
+// report keeps what stands in the way of a session, and logs it when it is news.
+func (p *Peer) report(err error) {
+	m := p.mesh
+	m.mu.Lock()
+	if s := p.session.Load(); s != nil && !s.suspect.Load() {
+		err = nil
+		p.trouble = ""
+	}
+	if errors.Is(err, errTwice) {
+		p.backOff = time.Now().Add(twicePause)
+	}
+	text, news := note(&p.trouble, err)
+	if news && !p.isGivenLocked() && !errors.Is(err, errTwice) {
+		news = false // nobody asked for it by name
+	}
+	m.mu.Unlock()
+	if news {
+		m.cfg.Log.Warn("peer not connected, trying again", "peer", p, "error", text)
+	}
+}
+
+// establish makes a session of a control lane that we dialled, if its peer needs
+// one, and carries it to its end. began is when we set out to. A session from
+// before then stays if it answers, but when a new one is wanted anyway.
+func (m *Mesh) establish(ctx context.Context, control *lane, began time.Time, anyway bool) error {
+	p, err := m.claim(control, began, anyway)
+	if p == nil {
+		closeFor(control.conn, errReplaced)
+		return err
+	}
+	data, err := m.dialLane(ctx, m.quic, control.remote(), control.hello.Session, 1)
+	if err == nil && data.id != control.id {
+		closeFor(data.conn, errReplaced)
+		err = fmt.Errorf("%w: lanes of two members", wire.ErrProtocol)
+	}
+	if err != nil {
+		m.unclaim(p)
+		if why := context.Cause(control.conn.Context()); why != nil {
+			err = explain(control.remote(), why) // what the peer has against us
+		}
+		closeFor(control.conn, err)
+		return err
+	}
+	s := newSession(ctx, m, control, true)
+	if err = s.carry(ctx, data); errors.Is(err, errReplaced) {
+		return nil
+	}
+	return explain(control.remote(), err)
+}
+
+// claim returns the peer at the other end of a control lane, or nil when it needs
+// no session: it has one that was made since we set out, or another is about to
+// be. A claim ends when the session is adopted, by unclaim, or by time: its path
+// may have gone.
+func (m *Mesh) claim(control *lane, began time.Time, anyway bool) (*Peer, error) {
+	p, err := m.meet(control.id, control.site)
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	s := p.session.Load()
+	switch {
+	case s != nil && s.since.After(began),
+		s != nil && !s.suspect.Load() && !anyway,
+		p.claimed.After(now):
+		return nil, nil
+	}
+	// The hello took two round trips, and so does that of the data lane.
+	p.claimed, p.at = now.Add(max(time.Second, 2*now.Sub(began))), control.remote()
+	return p, nil
+}
+
+func (m *Mesh) unclaim(p *Peer) {
+	m.mu.Lock()
+	p.claimed = time.Time{}
+	m.mu.Unlock()
+	p.wake()
+}
