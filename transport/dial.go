@@ -81,12 +81,16 @@ func explain(addr netip.AddrPort, err error) error {
 		closed    *quic.ApplicationError
 	)
 	switch {
+	case errors.Is(err, errReplaced):
+		return err
 	case errors.As(err, &handshake), errors.As(err, &idle), errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%s does not answer (is l2bridge running there, and UDP port %d open?)", addr, addr.Port())
 	case errors.As(err, &reset):
 		return fmt.Errorf("%s has been restarted", addr)
 	case errors.As(err, &closed) && closed.Remote && closed.ErrorCode == wire.CloseTwice:
 		return fmt.Errorf("%s: %w", addr, errTwice)
+	case errors.As(err, &closed) && closed.Remote && closed.ErrorCode == wire.CloseReplaced:
+		return errReplaced
 	case errors.As(err, &closed) && closed.Remote:
 		return fmt.Errorf("%s has closed the connection: %s", addr, closed.ErrorMessage)
 	case errors.As(err, &crypto) && crypto.ErrorCode.IsCryptoError() && crypto.Remote:

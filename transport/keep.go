@@ -42,6 +42,10 @@ const (
 	// upwards is when, at first, a path that had become narrower is tried anew:
 	// quic-go finds out how much a path carries only once.
 	upwards, mostUpwards = 10 * time.Minute, 24 * time.Hour
+
+	// wide is the path MTU from which on there is little more to be had: quic-go
+	// goes up to 1452.
+	wide = 1400
 )
 
 // keeper keeps a session with one member: whenever there is none, or none that
@@ -61,7 +65,7 @@ type keeper struct {
 	backOff    time.Time      // no try before
 	strikes    int            // sessions in a row that did not last
 	upwardsAt  time.Time      // when to try for a wider path; zero when not
-	upwardsIn  time.Duration  // how long after the next session that is
+	upwardsIn  time.Duration  // how long before that was
 }
 
 // wake has the keeper look at what has changed.
@@ -108,8 +112,8 @@ func (p *Peer) keep(ctx context.Context) {
 		if since.IsZero() {
 			since, due = now, now.Add(p.lag())
 		}
-		if urgent {
-			due = last.Add(urgentPause)
+		if soon := last.Add(urgentPause); urgent && soon.Before(due) {
+			due = soon
 		}
 		if wait := max(due.Sub(now), again); wait > 0 {
 			timer.Reset(wait)
@@ -117,6 +121,7 @@ func (p *Peer) keep(ctx context.Context) {
 		}
 		last, due = now, now.Add(p.pace(now.Sub(since)))
 		timer.Reset(due.Sub(now))
+		p.rises(now)
 		if under.Load() >= maxTries {
 			continue
 		}
@@ -149,13 +154,38 @@ func (p *Peer) needs(now time.Time) (need bool, again time.Duration) {
 		switch {
 		case p.upwardsAt.IsZero():
 			return false, seldom
+		case s.pathMTU() >= wide:
+			p.upwardsAt, p.upwardsIn = time.Time{}, 0
+			return false, seldom
 		case p.upwardsAt.After(now):
 			return false, p.upwardsAt.Sub(now)
 		}
-		p.upwardsAt = time.Time{} // one try
 		return true, 0
 	}
 	return true, max(p.backOff.Sub(now), p.claimed.Sub(now), 0)
+}
+
+// narrows notes that the path carries less than it did. The next session begins
+// with little, and finds out how much it is. Whether it is more again is tried
+// after a while, by a new session.
+func (p *Peer) narrows(now time.Time) {
+	p.mesh.mu.Lock()
+	defer p.mesh.mu.Unlock()
+	if p.upwardsIn == 0 {
+		p.upwardsIn = upwards
+	}
+	p.upwardsAt = now.Add(p.upwardsIn)
+}
+
+// rises notes that such a try is made, if it is due: if it was in vain the next one
+// comes after twice the time.
+func (p *Peer) rises(now time.Time) {
+	p.mesh.mu.Lock()
+	defer p.mesh.mu.Unlock()
+	if !p.upwardsAt.IsZero() && !p.upwardsAt.After(now) {
+		p.upwardsIn = min(2*p.upwardsIn, mostUpwards)
+		p.upwardsAt = now.Add(p.upwardsIn)
+	}
 }
 
 // judgeLocked sets the back-off by how a session has ended: what does not last
@@ -238,8 +268,7 @@ func (p *Peer) try(ctx context.Context, began time.Time, under func()) error {
 
 // addresses are those to try, the likeliest first: where the member was last,
 // then where the user says that it is, with names looked up anew, then where it
-// says so itself. trouble is set
-// to why one could not be.
+// says so itself. trouble is set to why a name could not be looked up.
 func (p *Peer) addresses(ctx context.Context, trouble *error) iter.Seq[netip.AddrPort] {
 	m := p.mesh
 	return func(yield func(netip.AddrPort) bool) {
@@ -317,6 +346,9 @@ func (p *Peer) report(err error) {
 		err = nil
 		p.trouble = ""
 	}
+	if errors.Is(err, errReplaced) {
+		err = nil // the two sides have agreed on another
+	}
 	if errors.Is(err, errTwice) {
 		p.backOff = time.Now().Add(twicePause)
 	}
@@ -353,10 +385,7 @@ func (m *Mesh) establish(ctx context.Context, control *lane, began time.Time, an
 		return err
 	}
 	s := newSession(ctx, m, control, true)
-	if err = s.carry(ctx, data); errors.Is(err, errReplaced) {
-		return nil
-	}
-	return explain(control.remote(), err)
+	return explain(control.remote(), s.carry(ctx, data))
 }
 
 // claim returns the peer at the other end of a control lane, or nil when it needs
@@ -378,8 +407,9 @@ func (m *Mesh) claim(control *lane, began time.Time, anyway bool) (*Peer, error)
 		p.claimed.After(now):
 		return nil, nil
 	}
-	// The hello took two round trips, and so does that of the data lane.
-	p.claimed, p.at = now.Add(max(time.Second, 2*now.Sub(began))), control.remote()
+	// The data lane takes two round trips.
+	lasts := max(time.Second, 8*control.conn.ConnectionStats().SmoothedRTT)
+	p.claimed, p.at = now.Add(min(lasts, dialling)), control.remote()
 	return p, nil
 }
 

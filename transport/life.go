@@ -75,7 +75,7 @@ func (s *session) watch() error {
 		}
 		now := s.mesh.clock()
 		if now-due > overslept {
-			open, checkBy, ask = nil, 0, true // what came meanwhile is not yet read
+			open, checkBy, next = nil, 0, now // what came meanwhile is not yet read
 		}
 		answered := time.Duration(l.answered.Load())
 		for len(open) > 0 && open[0] <= answered {

@@ -285,6 +285,9 @@ func (m *Mesh) serve(ctx context.Context, p *Peer) {
 		m.cfg.Log.Info("peer down", "peer", p, "error", p.why())
 		if err != nil {
 			m.unserved.warn(m.cfg.Log, "peer not attached", err, "peer", p)
+			if p.relay.Load() != nil {
+				sleep(ctx, lastRetry) // no session's back-off holds that
+			}
 		}
 		m.mu.Lock()
 		gone := !p.reachable() || ctx.Err() != nil

@@ -268,6 +268,9 @@ type Status struct {
 // 17-byte connection ID and a 2-byte number, the frame type, the tag.
 const overhead = 1 + wire.MaxConnIDLen + 2 + 1 + 16
 
+// pathMTU returns the greatest UDP payload that the path takes, as far as is known.
+func (s *session) pathMTU() int { return int(s.data.size.Load()) + overhead }
+
 func (p *Peer) status() Status {
 	st := Status{
 		Site: p.String(), ID: p.id, State: "connecting",
@@ -285,7 +288,7 @@ func (p *Peer) status() Status {
 		}
 		st.Takes = wire.Features(p.takes.Load()) & superframes
 		if s = r.session.Load(); s != nil {
-			st.PathMTU = int(s.data.size.Load()) + overhead
+			st.PathMTU = s.pathMTU()
 		}
 		return st
 	}
@@ -297,7 +300,7 @@ func (p *Peer) status() Status {
 		st.State = "suspect"
 	}
 	st.RTT = s.data.conn.ConnectionStats().SmoothedRTT
-	st.PathMTU = int(s.data.size.Load()) + overhead
+	st.PathMTU = s.pathMTU()
 	st.Lanes = max(1, len(s.dataLanes()))
 	st.Kex = s.data.conn.ConnectionState().TLS.CurveID.String()
 	st.MTU = int(s.control.hello.MTU)

@@ -18,6 +18,9 @@ import (
 	"github.com/l2bridge/l2bridge/transport/identity"
 )
 
+// lookPause is how often at most a name is looked up.
+const lookPause = 900 * time.Millisecond
+
 // seed is a peer that was named by address: who is there shows when it answers.
 // From then on the member's own keeper dials it, and the seed's addresses are
 // among those that it tries.
@@ -29,7 +32,8 @@ type seed struct {
 	id         identity.ID // who answered there last
 	known      bool        // somebody has
 	candidates []netip.AddrPort
-	trouble    string // why nobody has
+	looked     time.Time // when they were looked up
+	trouble    string    // why nobody has
 	since      time.Time
 }
 
@@ -50,6 +54,9 @@ func (s *seed) run(ctx context.Context) {
 		err := s.dial(ctx)
 		if ctx.Err() != nil || m.isKnown(s) {
 			return
+		}
+		if errors.Is(err, errReplaced) {
+			err = nil
 		}
 		m.mu.Lock()
 		text, news := note(&s.trouble, err)
@@ -100,15 +107,22 @@ func (s *seed) dial(ctx context.Context) error {
 }
 
 // look resolves a seed's addresses, and returns those that may be dialled. What
-// they were before stands while they cannot be looked up.
+// they were before stands for a moment, and while they cannot be looked up.
 func (m *Mesh) look(ctx context.Context, s *seed) (addrs []netip.AddrPort, err error) {
-	addrs, err = resolveAll(ctx, m.cfg.Resolve, s.addresses)
+	now := time.Now()
 	m.mu.Lock()
-	if err == nil {
-		s.candidates = addrs
-	}
 	addrs = s.candidates
+	fresh := now.Sub(s.looked) < lookPause
 	m.mu.Unlock()
+	if !fresh {
+		found, lookErr := resolveAll(ctx, m.cfg.Resolve, s.addresses)
+		if err = lookErr; err == nil {
+			addrs = found
+			m.mu.Lock()
+			s.candidates, s.looked = found, now
+			m.mu.Unlock()
+		}
+	}
 	if len(addrs) > 0 && m.cfg.Through != nil {
 		return without(addrs, m.cfg.Through)
 	}

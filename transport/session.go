@@ -167,7 +167,12 @@ func (s *session) carry(ctx context.Context, data *lane) error {
 	run(func() error {
 		err := s.runLane(data)
 		if errors.Is(err, errNarrow) {
-			s.narrowed()
+			if s.dialled {
+				p.narrows(time.Now())
+			}
+			e := p.event(EventNarrow)
+			e.Reason = errNarrow.Error()
+			s.mesh.event(e)
 		}
 		return err
 	})
@@ -245,23 +250,6 @@ func (s *session) runLane(l *lane) error {
 	closeFor(l.conn, why) // frees who waits for quic-go
 	tasks.Wait()
 	return why
-}
-
-// narrowed notes that the path carries less than it did. The next session begins
-// with little, and finds out how much it is; whether it is more again is tried
-// after a while, and each time it was not, after twice as long.
-func (s *session) narrowed() {
-	m := s.mesh
-	m.mu.Lock()
-	p := s.peer
-	if s.dialled {
-		p.upwardsIn = min(max(2*p.upwardsIn, upwards), mostUpwards)
-		p.upwardsAt = time.Now().Add(p.upwardsIn)
-	}
-	m.mu.Unlock()
-	e := p.event(EventNarrow)
-	e.Reason = errNarrow.Error()
-	m.event(e)
 }
 
 // add runs one more data lane for as long as it lasts. The session goes on
