@@ -235,9 +235,9 @@ func (l *lane) outerHeaders() int {
 }
 
 // receive hands the frames that come in, and that r makes of datagrams, to deliver
-// until the connection ends. Probes are left to acks, to be answered on the
-// control lane.
-func (l *lane) receive(next func() ([]byte, error), r wire.Receiver, acks chan<- wire.ProbeAck, deliver func([]*frame.Buf)) error {
+// until the connection ends; after each datagram it calls flush. Probes are left to
+// acks, to be answered on the control lane.
+func (l *lane) receive(next func() ([]byte, error), r wire.Receiver, acks chan<- wire.ProbeAck, deliver func([]*frame.Buf), flush func()) error {
 	var (
 		mu     sync.Mutex // guards what follows, between here and the timer
 		ended  bool
@@ -251,6 +251,7 @@ func (l *lane) receive(next func() ([]byte, error), r wire.Receiver, acks chan<-
 			l.carried.Add(1)
 			deliver(frames)
 		}
+		flush()
 		for i, b := range frames {
 			b.Release()
 			frames[i] = nil

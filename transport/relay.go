@@ -74,34 +74,71 @@ func (m *Mesh) relayLocked(p, old *Peer) (best *Peer) {
 	return best
 }
 
-// relayed takes an object that a peer relays to us, or that we are to relay for
-// it. What nobody has asked for is dropped and counted: a member passes for
-// another only while that has no session with us and the sender has one with it.
-func (s *session) relayed(r wire.Relayed, b *frame.Buf) {
-	m := s.mesh
-	one := [1]*frame.Buf{b}
-	if wire.ShortID(r.Destination) == short(m.cfg.Member.ID) {
-		if from := m.byShort(r.Source); from != nil && from != s.peer && !from.answers() && s.peer.linksTo(r.Source) {
-			from.deliver(one[:])
-			return
-		}
-	} else if wire.ShortID(r.Source) == short(s.id) {
-		if to := m.byShort(r.Destination); to != nil && to != s.peer {
-			if out := to.session.Load(); out != nil && out.control.hello.Features&wire.FeatureVia != 0 {
-				to.push(one[:], s.ticket(r), out.control.hello.Features)
-				return
-			}
-		}
-	}
-	s.peer.drops[wire.Relay].Add(uint64(frame.Segments(b.Header(), b.Bytes())))
+// relaying takes the relayed frames that a lane brings, and gathers those of a
+// datagram that go the same way.
+type relaying struct {
+	s      *session
+	to     wire.Relayed
+	frames []*frame.Buf
+
+	tickets map[wire.ShortID]*wire.Relayed // of the members that the peer sends to by way of us
 }
 
-// ticket returns r in memory that lasts: one for each member that the peer sends
-// to by way of us.
-func (s *session) ticket(r wire.Relayed) *wire.Relayed {
-	if t, ok := s.tickets.Load(r.Destination); ok {
-		return t.(*wire.Relayed)
+// add takes a frame, borrowed.
+func (r *relaying) add(to wire.Relayed, b *frame.Buf) {
+	if to != r.to {
+		r.flush()
+		r.to = to
 	}
-	t, _ := s.tickets.LoadOrStore(r.Destination, &r)
-	return t.(*wire.Relayed)
+	r.frames = append(r.frames, b.Retain())
+}
+
+// flush passes on what has gathered.
+func (r *relaying) flush() {
+	if len(r.frames) == 0 {
+		return
+	}
+	if !r.pass() {
+		for _, b := range r.frames {
+			r.s.peer.drops[wire.Relay].Add(uint64(frame.Segments(b.Header(), b.Bytes())))
+		}
+	}
+	for i, b := range r.frames {
+		b.Release()
+		r.frames[i] = nil
+	}
+	r.frames = r.frames[:0]
+}
+
+// pass delivers frames to us, or relays them on, and reports false when neither is
+// to be: a member passes for another only while that has no session with us and
+// the sender has one with it.
+func (r *relaying) pass() bool {
+	s, m := r.s, r.s.mesh
+	if r.to.Destination == short(m.cfg.Member.ID) {
+		from := m.byShort(r.to.Source)
+		if from == nil || from == s.peer || from.answers() || !s.peer.linksTo(r.to.Source) {
+			return false
+		}
+		from.deliver(r.frames)
+		return true
+	}
+	to := m.byShort(r.to.Destination)
+	if to == nil || to == s.peer || r.to.Source != short(s.id) {
+		return false
+	}
+	out := to.session.Load()
+	if out == nil || out.control.hello.Features&wire.FeatureVia == 0 {
+		return false
+	}
+	t := r.tickets[r.to.Destination]
+	if t == nil {
+		t = &wire.Relayed{Destination: r.to.Destination, Source: r.to.Source}
+		if r.tickets == nil {
+			r.tickets = make(map[wire.ShortID]*wire.Relayed)
+		}
+		r.tickets[r.to.Destination] = t
+	}
+	to.push(r.frames, t, out.control.hello.Features)
+	return true
 }

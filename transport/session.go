@@ -66,7 +66,6 @@ type session struct {
 	wants     chan wire.Lanes    // to be sent
 	peerWants atomic.Uint32      // data lanes
 	mail      mail               // to be sent
-	tickets   sync.Map           // wire.ShortID of a destination -> *wire.Relayed
 
 	// The control lane's reader's own.
 	heardHave bool
@@ -186,7 +185,7 @@ func (s *session) carry(ctx context.Context, data *lane) error {
 			Test:    func([]byte) bool { astray(1); return true },
 			Relayed: func(wire.Relayed, *frame.Buf) { astray(1) },
 		}
-		return s.control.receive(next, in, s.acks, func(frames []*frame.Buf) { astray(len(frames)) })
+		return s.control.receive(next, in, s.acks, func(frames []*frame.Buf) { astray(len(frames)) }, func() {})
 	})
 	run(func() error { return s.watch() })
 	run(func() error { return readControl(s.control.stream, s) })
@@ -229,12 +228,13 @@ func (s *session) runLane(l *lane) error {
 		})
 	}
 	p := s.peer
+	relay := &relaying{s: s}
 	in := wire.Receiver{
 		MTU: s.mtu, Drops: &p.drops, Salvage: true,
 		Test: func(f []byte) bool { return p.probe.Take(f, s.mtu) },
-		Self: short(s.mesh.cfg.Member.ID), Relayed: s.relayed,
+		Self: short(s.mesh.cfg.Member.ID), Relayed: relay.add,
 	}
-	run(func() error { return l.receive(next, in, s.acks, p.deliver) })
+	run(func() error { return l.receive(next, in, s.acks, p.deliver, relay.flush) })
 	run(func() error { return l.send(ctx, out, &p.tooLarge) })
 	run(func() error { return l.beat(ctx) })
 	run(func() error { return l.watchPath(ctx, s.control) })
