@@ -24,13 +24,14 @@ const (
 	SamePort                   // the destination is behind the port that the frame came from
 	SplitHorizon               // from a peer, for a station behind another peer
 	NoPort                     // nowhere to flood to
+	Loop                       // this LAN is cut off, since it is joined with another site's elsewhere
 	Storm                      // more broadcast, multicast or unknown unicast than a LAN has
 	reasons
 )
 
 var reasonNames = [reasons]string{
 	"malformed", "bad_source", "own_source", "reserved", "pvst", "own_outer",
-	"static", "same_port", "split_horizon", "no_port", "storm",
+	"static", "same_port", "split_horizon", "no_port", "loop", "storm",
 }
 
 func (r Reason) String() string { return reasonNames[r] }
@@ -41,6 +42,8 @@ func (r Reason) String() string { return reasonNames[r] }
 type record struct {
 	drops [reasons]atomic.Uint64
 	storm guard.Policer
+
+	flushed atomic.Uint32 // tick of the latest flush that the peer asked for, and one
 }
 
 // Drop is one counter of `l2bridge drops`.

@@ -28,6 +28,10 @@ type Config struct {
 	// Outer recognises the tunnel's own packets; nil recognises none.
 	Outer *guard.Outer
 
+	// Loop hears the probes that come in from the LAN; nil takes them for frames
+	// like any other.
+	Loop *guard.Loop
+
 	// ForwardReserved lets frames to 01-80-C2-00-00-0X cross when bit X is set,
 	// in the numbering of Linux's group_fwd_mask. Bit 0 (spanning tree) lets
 	// PVST cross as well. Bit 1 has no effect: PAUSE never crosses.
@@ -64,7 +68,13 @@ func (p *port) reaches(q *port) bool {
 type portSet struct {
 	byID   []*port // nil where an id is not in use
 	all    []*port
-	locals int // ports of group Local
+	locals int  // ports of group Local
+	cut    bool // nothing is switched, see SetCut
+}
+
+// clone returns a copy to change before it is stored.
+func (s *portSet) clone() *portSet {
+	return &portSet{byID: slices.Clone(s.byID), all: slices.Clone(s.all), locals: s.locals, cut: s.cut}
 }
 
 // floods reports whether a frame from in has anywhere to be flooded to.
@@ -111,9 +121,9 @@ func (s *Switch) attach(p Port, group Group, quota int) (*port, error) {
 	if err != nil {
 		return nil, fmt.Errorf("attach port %q: %w", name, err)
 	}
-	old := s.ports.Load()
 	in := &port{Port: p, name: name, id: id, group: group, short: quota - granted, record: s.recordLocked(name)}
-	set := &portSet{byID: slices.Clone(old.byID), all: append(slices.Clone(old.all), in), locals: old.locals}
+	set := s.ports.Load().clone()
+	set.all = append(set.all, in)
 	if group == Local {
 		set.locals++
 	}
@@ -138,17 +148,12 @@ func (s *Switch) attach(p Port, group Group, quota int) (*port, error) {
 func (s *Switch) detach(p *port) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := s.ports.Load()
-	set := &portSet{byID: slices.Clone(old.byID), locals: old.locals}
+	set := s.ports.Load().clone()
 	set.byID[p.id] = nil
 	if p.group == Local {
 		set.locals--
 	}
-	for _, q := range old.all {
-		if q != p {
-			set.all = append(set.all, q)
-		}
-	}
+	set.all = slices.DeleteFunc(set.all, func(q *port) bool { return q == p })
 	s.ports.Store(set)
 	s.cfg.Table.Detach(p.id)
 }
@@ -196,12 +201,18 @@ func (s *Switch) route(set *portSet, now fdb.Tick, in *port, b *frame.Buf) int {
 		return in.drop(BadSource, b)
 	}
 	if dst.IsGroup() {
+		if guard.IsProbe(f) && s.takes(now, in, f) {
+			return toNone
+		}
 		if r, ok := s.barred(dst); ok {
 			return in.drop(r, b)
 		}
 	}
 	if in.group == Local && s.cfg.Outer.Match(f) {
 		return in.drop(OwnOuter, b)
+	}
+	if set.cut {
+		return in.drop(Loop, b)
 	}
 	if src.Address() == s.own.Load() {
 		if in.group != Local {

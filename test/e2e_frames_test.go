@@ -171,20 +171,16 @@ func (h host) upTo(t *testing.T, from host, odd []byte, number uint32) (arrived 
 	if err := from.out.Send(marker); err != nil {
 		t.Fatal(err)
 	}
-	seen := false
+	seen, deadline := false, time.Now().Add(recvWait)
 	for !seen || arrived == 0 {
-		limit := recvWait
-		if seen {
-			limit = 100 * time.Millisecond // another lane may be a little later
-		}
-		got, err := h.in.Recv(limit)
+		got, err := h.in.Recv(time.Until(deadline))
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded) && seen:
 			return arrived
 		case err != nil:
 			t.Fatalf("no frame behind the odd one: %v", err)
 		case bytes.Equal(got, marker):
-			seen = true
+			seen, deadline = true, time.Now().Add(100*time.Millisecond) // another lane may be a little later
 		case bytes.Equal(got, odd):
 			arrived++
 		case bytes.HasPrefix(got, odd[:12]):

@@ -106,15 +106,17 @@ func (f *flow) send() error {
 
 // receive returns when the last frame was sent and nothing more comes.
 func (f *flow) receive() error {
+	quiet := time.Now()
 	for {
 		last := f.sent.Load()
 		frame, err := f.to.Recv(time.Second)
 		switch {
-		case err == nil:
+		case err == nil && lab.IsNumbered(frame): // and no gateway's probe
 			f.got.Add(frame)
-		case !errors.Is(err, os.ErrDeadlineExceeded):
+			quiet = time.Now()
+		case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
-		case last:
+		case last && time.Since(quiet) >= time.Second:
 			return nil
 		}
 	}

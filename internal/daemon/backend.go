@@ -249,6 +249,9 @@ func (s *site) judge() control.State {
 	if !s.withTAP(func(*tap.Device) {}) {
 		return control.StateDown
 	}
+	if s.safety.found().Cut {
+		return control.StateLoop
+	}
 	up, suspect, known := 0, 0, 0
 	peers := s.mesh.Peers()
 	for _, p := range peers {

@@ -8,53 +8,221 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/l2bridge/l2bridge/bridge"
+	"github.com/l2bridge/l2bridge/bridge/guard"
 	"github.com/l2bridge/l2bridge/internal/control"
+	"github.com/l2bridge/l2bridge/internal/event"
+	"github.com/l2bridge/l2bridge/internal/tap"
+	"github.com/l2bridge/l2bridge/transport/identity"
 )
 
-// guardEvery is how often the guard looks.
-const guardEvery = 500 * time.Millisecond
+const (
+	// flushRounds is how often, one each guard.ProbeEvery, all that is known of
+	// where stations are is thrown away when LANs were joined or parted. Gateways
+	// do not find that out in the same moment, and what they tell peers of it may
+	// be lost.
+	flushRounds = 3
 
-// safety is what the guard has found. It is the guard's own goroutine's.
+	// loopLines is how many lines about loops the log gets in a minute: a bad
+	// plug makes one every few seconds.
+	loopLines = 8
+)
+
+// safety is what keeps this site's LAN from harm, and what it has found.
 type safety struct {
-	storms []bridge.Policed
+	loop *guard.Loop
+	wake chan struct{} // gets a word when a peer has come or gone
+
+	// The guard's goroutine's alone.
+	policed []bridge.Policed
+	rounds  int // of flushes, still to come
+	lines   allowance
+
+	mu      sync.Mutex
+	verdict guard.Verdict // written by the guard's goroutine alone
 }
 
-// keepSafe is the guard: it tells of storms, until ctx ends.
+func newSafety(m *identity.Member) *safety {
+	return &safety{
+		loop:  guard.NewLoop(m.Network, guard.ID(m.ID)),
+		wake:  make(chan struct{}, 1),
+		lines: allowance{each: loopLines},
+	}
+}
+
+// found returns what is known of loops.
+func (s *safety) found() guard.Verdict {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.verdict
+}
+
+// peersChanged says that a peer has come or gone.
+func (s *safety) peersChanged() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// keepSafe is the guard: it sends probes, and acts on what has been found, until
+// ctx ends.
 func (s *site) keepSafe(ctx context.Context) {
-	tick := time.NewTicker(guardEvery)
+	tick := time.NewTicker(guard.ProbeEvery)
 	defer tick.Stop()
 	for {
-		s.lookForStorms()
 		select {
 		case <-tick.C:
+			s.probe()
+			s.lookForLoop()
+			s.flushOnce()
+			s.lookForStorms()
+		case <-s.safety.wake:
+			s.probe() // LANs that are joined already are found as soon as can be
+			s.lookForLoop()
+		case <-s.safety.loop.Changed():
+			s.lookForLoop()
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
+// probe sends a probe into the LAN, while there is a peer to make a loop with.
+func (s *site) probe() {
+	peers := make(map[guard.ID]string)
+	for _, p := range s.mesh.Peers() {
+		switch p.State {
+		case "up", "suspect", "relayed":
+			peers[guard.ID(p.ID)] = p.Site
+		}
+	}
+	s.safety.loop.SetPeers(peers)
+	if len(peers) > 0 {
+		s.send(bridge.Local, guard.KindLoop)
+	}
+}
+
+func (s *site) send(to bridge.Group, kind guard.Kind) {
+	b := s.safety.loop.Frame(kind)
+	s.sw.Send(to, b)
+	b.Release()
+}
+
+// lookForLoop cuts this site's LAN off from the tunnel, or joins it again, when
+// something is new.
+func (s *site) lookForLoop() {
+	now, was := s.safety.loop.Judge(), s.safety.found()
+	if now.Equal(was) {
+		return
+	}
+	s.sw.SetCut(now.Cut)
+	s.safety.mu.Lock()
+	s.safety.verdict = now
+	s.safety.mu.Unlock()
+	s.loopChanged(was, now)
+
+	// A loop that comes and goes all the time is flushed for at the pace of the
+	// tick; else at once.
+	idle := s.safety.rounds == 0
+	s.safety.rounds = flushRounds
+	if idle {
+		s.flushOnce()
+	}
+}
+
+// flushOnce does one round of flushes, if one is due. When LANs are joined or
+// parted, stations that were behind the tunnel are behind a cable all at once,
+// or the other way round. What still points the old way is forgotten: by the
+// switch, by the peers for what is behind this site, and by the bridge.
+func (s *site) flushOnce() {
+	if s.safety.rounds == 0 {
+		return
+	}
+	s.safety.rounds--
+	s.table.Flush(0)
+	s.send(bridge.Mesh, guard.KindFlush)
+	s.withTAP(func(dev *tap.Device) {
+		if err := dev.FlushBridge(); err != nil {
+			s.log.Warn("bridge not flushed", "error", err)
+		}
+	})
+}
+
+// loopChanged is called when a loop was found, has changed or is gone.
+func (s *site) loopChanged(was, now guard.Verdict) {
+	e := event.Event{Kind: event.Loop, Site: strings.Join(now.Joined, " "), Port: control.LocalPort}
+	ok, skipped := s.safety.lines.take(time.Now())
+	log := s.log
+	if skipped > 0 {
+		log = log.With("skipped", skipped)
+	}
+	switch {
+	case now.Cut:
+		e.What, e.Reason = "cut", s.loopHint(now)
+		if ok {
+			log.Warn("loop cut", "joined", now.Joined, "own", now.Own)
+		}
+	case was.Cut:
+		e.What, e.Site = "healed", strings.Join(was.Joined, " ")
+		if ok {
+			log.Info("loop healed", "joined", now.Joined)
+		}
+	case len(now.Joined) > 0:
+		e.What, e.Reason = "seen", s.loopHint(now)
+		if ok {
+			log.Warn("loop, cut by the other site", "joined", now.Joined)
+		}
+	default:
+		e.What, e.Site = "gone", strings.Join(was.Joined, " ")
+		if ok {
+			log.Info("loop is gone")
+		}
+	}
+	s.events.Publish(e)
+}
+
+// loopHint says what a verdict means and what to do, "" when all is well.
+func (s *site) loopHint(v guard.Verdict) string {
+	const mend = "take the other connection away (a cable, a Wi-Fi bridge, another tunnel, two gateways on one LAN), and it heals within 5 s"
+	sites := strings.Join(v.Joined, ", ")
+	switch {
+	case v.Lowest != "":
+		return fmt.Sprintf("loop: this LAN is joined with that of %s outside of the tunnel, so it is cut off from the tunnel here and reached by way of site %s: %s", sites, v.Lowest, mend)
+	case v.Own:
+		return "loop: a probe of ours came back from this LAN, so it is cut off from the tunnel: look for a second cable between two switches, or a device that sends back what it gets"
+	case len(v.Joined) > 0:
+		return fmt.Sprintf("loop: this LAN is joined with that of %s outside of the tunnel, so that is cut off from the tunnel and reached by way of here: %s", sites, mend)
+	}
+	return ""
+}
+
 // lookForStorms tells of each port when a storm begins there.
 func (s *site) lookForStorms() {
 	now := s.sw.Policed()
 	for _, p := range now {
-		if !slices.ContainsFunc(s.safety.storms, func(q bridge.Policed) bool { return p.Port == q.Port }) {
+		if !slices.ContainsFunc(s.safety.policed, func(q bridge.Policed) bool { return p.Port == q.Port }) {
 			s.stormBegins(p)
 		}
 	}
-	s.safety.storms = now
+	s.safety.policed = now
 }
 
 // stormBegins is called when frames of a port are dropped as a storm, and none
 // were in the ten seconds before.
 func (s *site) stormBegins(p bridge.Policed) {
 	s.log.Warn("storm capped", "port", p.Port, "classes", classNames(p))
+	s.events.Publish(event.Event{Kind: event.Guard, What: "storm", Port: p.Port, Reason: s.stormHint(p)})
 }
 
 // guardHints says what the guard has found, and what to do.
 func (s *site) guardHints() (hints []string) {
+	if hint := s.loopHint(s.safety.found()); hint != "" {
+		hints = append(hints, hint)
+	}
 	for _, p := range s.sw.Policed() {
 		hints = append(hints, s.stormHint(p))
 	}
@@ -75,4 +243,27 @@ func classNames(p bridge.Policed) string {
 		names = append(names, c.String())
 	}
 	return strings.Join(names, ", ")
+}
+
+// allowance bounds how many lines a thing may write in a minute.
+type allowance struct {
+	each    int // a minute
+	minute  time.Time
+	used    int
+	skipped int
+}
+
+// take reports whether one more line may be written, and how many were not
+// since the last one.
+func (a *allowance) take(now time.Time) (ok bool, skipped int) {
+	if now.Sub(a.minute) >= time.Minute {
+		a.minute, a.used = now, 0
+	}
+	if a.used == a.each {
+		a.skipped++
+		return false, 0
+	}
+	a.used++
+	skipped, a.skipped = a.skipped, 0
+	return true, skipped
 }

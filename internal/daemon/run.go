@@ -59,7 +59,7 @@ type site struct {
 
 	statics sync.Mutex // held while the static entries are stored
 
-	safety safety
+	safety *safety
 
 	mu    sync.Mutex // guards what follows
 	state control.State
@@ -98,9 +98,10 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 		changed: make(chan struct{}, 1),
 		state:   control.StateConnecting,
 		since:   time.Now(),
+		safety:  newSafety(member),
 	}
 	s.table = fdb.New(fdb.Config{Max: cfg.FDBMax, Ageing: cfg.Ageing, Changed: s.stationChanged})
-	s.sw = bridge.New(bridge.Config{Table: s.table, Outer: &s.outer, ForwardReserved: cfg.ForwardReserved})
+	s.sw = bridge.New(bridge.Config{Table: s.table, Outer: &s.outer, Loop: s.safety.loop, ForwardReserved: cfg.ForwardReserved})
 	if err := loadStatics(dir, s.sw); err != nil {
 		return err
 	}
@@ -288,6 +289,7 @@ func (s *site) serveTAP(ctx context.Context, dev *tap.Device) error {
 }
 
 func (s *site) peersChanged() {
+	s.safety.peersChanged()
 	select {
 	case s.changed <- struct{}{}:
 	default:

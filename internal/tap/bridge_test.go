@@ -8,10 +8,12 @@ import (
 	"bytes"
 	"context"
 	"net"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netns"
@@ -244,4 +246,50 @@ func TestCheck(t *testing.T) {
 	check([]string{"veth0"}, "ip link set l2b0 up", "ip link set l2b0 master br0")
 	ip(t, "link", "del", "l2b0")
 	check(nil, "")
+}
+
+func TestFlushBridge(t *testing.T) {
+	newNamespace(t)
+	d := openTAP(t, tap.Config{Bridge: "br0"})
+	defer d.Close()
+	const learned, static = "02:00:00:00:00:07", "02:00:00:00:00:08"
+	ip(t, "link", "add", "veth0", "type", "veth", "peer", "veth1")
+	ip(t, "link", "set", "veth0", "master", "br0")
+	ip(t, "link", "set", "veth1", "up")
+	ip(t, "link", "set", "veth0", "up")
+	for mac, kind := range map[string]string{learned: "dynamic", static: "static"} {
+		// The kernel notes a carrier in the background, and until it has, the
+		// port takes no entry.
+		for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+			out, err := exec.Command("bridge", "fdb", "add", mac, "dev", "veth0", "master", kind).CombinedOutput()
+			if err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%v: %s", err, out)
+			}
+		}
+	}
+	has := func() string {
+		out, err := exec.Command("bridge", "fdb", "show", "br", "br0").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	if !strings.Contains(has(), learned) {
+		t.Fatalf("the bridge has not learned: %s", has())
+	}
+	if err := d.FlushBridge(); err != nil {
+		t.Fatal(err)
+	}
+	if fdb := has(); strings.Contains(fdb, learned) || !strings.Contains(fdb, static) {
+		t.Errorf("after the flush it has\n%s", fdb)
+	}
+
+	bare := openTAP(t, tap.Config{Name: "l2b1"})
+	defer bare.Close()
+	if err := bare.FlushBridge(); err != nil {
+		t.Errorf("without a bridge: %v", err)
+	}
 }

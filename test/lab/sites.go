@@ -100,6 +100,17 @@ func TwoSites(t testing.TB, o Options) *Sites {
 	return s
 }
 
+// Third builds one more site, c, at the first router.
+func (s *Sites) Third(o Options) *Site {
+	s.t.Helper()
+	if o.MTU == 0 {
+		o.MTU = linkMTU
+	}
+	site := s.site("c", 3, s.WAN[0], o)
+	site.waitAddrs()
+	return site
+}
+
 // RelayAddr is what site A advertises to be reached by its relay.
 func (s *Sites) RelayAddr() string { return "198.18.1.1:" + RelayPort }
 

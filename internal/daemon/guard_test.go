@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/l2bridge/l2bridge/bridge"
+	"github.com/l2bridge/l2bridge/bridge/guard"
+	"github.com/l2bridge/l2bridge/internal/event"
+	"github.com/l2bridge/l2bridge/transport/identity"
+)
+
+// newGuarded returns a site of which only the guard's voice is there.
+func newGuarded(t *testing.T) (s *site, log *bytes.Buffer, listener *event.Subscription) {
+	t.Helper()
+	log = new(bytes.Buffer)
+	s = &site{log: slog.New(slog.NewTextHandler(log, nil)), safety: newSafety(&identity.Member{Network: "net"})}
+	s.cfg.Bridge = "br0"
+	listener, err := s.events.Subscribe(event.Loop, event.Guard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(listener.Close)
+	return s, log, listener
+}
+
+// What becomes of a loop is told to listeners and in the log, with a hint as long
+// as it lasts.
+func TestLoopIsTold(t *testing.T) {
+	t.Parallel()
+	s, log, listener := newGuarded(t)
+	var was guard.Verdict
+	for _, tt := range []struct {
+		now  guard.Verdict
+		what string
+		site string
+		log  string
+		hint string // its beginning
+	}{
+		{guard.Verdict{Cut: true, Joined: []string{"attic", "cabin"}, Lowest: "attic"}, "cut", "attic cabin",
+			`level=WARN msg="loop cut" joined="[attic cabin]" own=false`,
+			"loop: this LAN is joined with that of attic, cabin outside of the tunnel, so it is cut off from the tunnel here and reached by way of site attic: "},
+		{guard.Verdict{Joined: []string{"cabin"}}, "healed", "attic cabin",
+			`level=INFO msg="loop healed" joined=[cabin]`,
+			"loop: this LAN is joined with that of cabin outside of the tunnel, so that is cut off"},
+		{guard.Verdict{}, "gone", "cabin", `level=INFO msg="loop is gone"`, ""},
+		{guard.Verdict{Joined: []string{"cabin"}}, "seen", "cabin", `level=WARN msg="loop, cut by the other site" joined=[cabin]`, "loop: "},
+		{guard.Verdict{Cut: true, Own: true}, "cut", "", `level=WARN msg="loop cut" joined=[] own=true`, "loop: a probe of ours came back"},
+		{guard.Verdict{}, "healed", "", `level=INFO msg="loop healed" joined=[]`, ""},
+	} {
+		log.Reset()
+		s.loopChanged(was, tt.now)
+		was = tt.now
+		if got := log.String(); !strings.Contains(got, tt.log) {
+			t.Errorf("log %q, want %q", got, tt.log)
+		}
+		hint := s.loopHint(tt.now)
+		if !strings.HasPrefix(hint, tt.hint) || (tt.hint == "") != (hint == "") {
+			t.Errorf("%s: hint %q, want %q", tt.what, hint, tt.hint)
+		}
+		want := event.Event{Kind: event.Loop, What: tt.what, Site: tt.site, Port: "local"}
+		got := take(t, listener, 1)[0]
+		if got.Reason != "" && got.Reason != hint {
+			t.Errorf("%s: reason %q", tt.what, got.Reason)
+		}
+		got.Reason = ""
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("event (-want +got):\n%s", diff)
+		}
+	}
+}
+
+func TestStormIsTold(t *testing.T) {
+	t.Parallel()
+	s, log, listener := newGuarded(t)
+	for _, tt := range []struct {
+		storm bridge.Policed
+		log   string
+		hint  string // a part of it
+	}{
+		{bridge.Policed{Port: "local", Classes: []guard.Class{guard.Broadcast, guard.UnknownUnicast}},
+			`level=WARN msg="storm capped" port=local classes="broadcast, unknown unicast"`, "-eni br0"},
+		{bridge.Policed{Port: "cabin", Classes: []guard.Class{guard.Multicast}},
+			`level=WARN msg="storm capped" port=cabin classes=multicast`, "storm from site cabin"},
+	} {
+		log.Reset()
+		s.stormBegins(tt.storm)
+		if got := log.String(); !strings.Contains(got, tt.log) {
+			t.Errorf("log %q, want %q", got, tt.log)
+		}
+		e := take(t, listener, 1)[0]
+		if e.Kind != event.Guard || e.What != "storm" || e.Port != tt.storm.Port || !strings.Contains(e.Reason, tt.hint) {
+			t.Errorf("event %+v", e)
+		}
+	}
+}
+
+func TestAllowance(t *testing.T) {
+	t.Parallel()
+	a, now := allowance{each: 8}, time.Now()
+	for minute := range 3 {
+		for n := range 20 {
+			ok, skipped := a.take(now)
+			want := 0
+			if minute > 0 && n == 0 {
+				want = 12
+			}
+			if ok != (n < 8) || skipped != want {
+				t.Errorf("minute %d, line %d: %v after %d skipped, want %v after %d", minute, n, ok, skipped, n < 8, want)
+			}
+			now = now.Add(time.Second)
+		}
+		now = now.Add(41 * time.Second)
+	}
+}
