@@ -83,6 +83,10 @@ func TestNothingAllocates(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { s.local.deliver(batch) }); n != 0 {
 		t.Errorf("a batch that goes all ways: %v allocations", n)
 	}
+	s.SetLoop(true, true)
+	if n := testing.AllocsPerRun(100, func() { s.local.deliver(batch) }); n != 0 {
+		t.Errorf("a batch that is cut off: %v allocations", n)
+	}
 }
 
 // BenchmarkSwitch is what one frame costs in the switch, in batches of the size

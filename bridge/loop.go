@@ -8,16 +8,16 @@ import (
 	"github.com/l2bridge/l2bridge/internal/frame"
 )
 
-// SetCut says whether this site's LAN is cut off from the tunnel: then nothing
-// passes either way, and nothing is learned, but probes are heard.
-func (s *Switch) SetCut(cut bool) {
+// SetLoop says how this site's LAN stands with others. While it is joined with
+// another site's, stations are asked after that frames of the LAN should not come
+// here for. While it is cut off from the tunnel nothing passes either way, and
+// nothing is learned, but probes are heard.
+func (s *Switch) SetLoop(joined, cut bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ports.Load().cut != cut {
-		set := s.ports.Load().clone()
-		set.cut = cut
-		s.ports.Store(set)
-	}
+	set := s.ports.Load().clone()
+	set.joined, set.cut = joined, cut
+	s.ports.Store(set)
 }
 
 // Send passes a frame that this gateway has made out by every port of a group,
@@ -49,6 +49,27 @@ func (s *Switch) takes(now fdb.Tick, in *port, f []byte) bool {
 		s.forget(now, in)
 	}
 	return true
+}
+
+// ask has the destination of a frame send something, when that came in from a
+// LAN that is joined with another site's and should not have: a switch there
+// believes the station to be behind the tunnel still. One that is asked has its
+// answer seen by the switches between it and us. A station is asked once a
+// second, and so are all those that share its place in the table.
+func (s *Switch) ask(set *portSet, now fdb.Tick, in *port, dst frame.Station, f []byte) {
+	if !set.joined || in.group != Local || dst.IsGroup() {
+		return
+	}
+	const golden = 0x9e3779b97f4a7c15 // Fibonacci hashing
+	place := &s.asked[uint64(dst)*golden>>58]
+	last, this := place.Load(), uint32(now)+guard.TicksPerSecond
+	if this-last < guard.TicksPerSecond || !place.CompareAndSwap(last, this) {
+		return
+	}
+	if b := s.cfg.Loop.Question(f); b != nil {
+		s.Send(Local, b)
+		b.Release()
+	}
 }
 
 // forget flushes what was learned behind a peer because it says so. A pass over

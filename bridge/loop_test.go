@@ -84,8 +84,7 @@ func TestCut(t *testing.T) {
 	}
 	before := s.Stations()
 
-	s.SetCut(true)
-	s.SetCut(true)
+	s.SetLoop(true, true)
 	late := attach(t, s.Switch, "site-d", bridge.Mesh, 10)
 	for _, p := range []*port{s.local, s.a, late} {
 		p.input(hello(77), between(77, here), between(77, a1), between(77, unknown), between(here, a1))
@@ -121,7 +120,7 @@ func TestCut(t *testing.T) {
 		}
 	}
 
-	s.SetCut(false)
+	s.SetLoop(false, false)
 	s.local.input(between(here, a1))
 	if got := len(s.a.take()); got != 1 {
 		t.Errorf("after the cut the peer was sent %d frames, want 1", got)
@@ -158,6 +157,70 @@ func TestPeerAsksForFlush(t *testing.T) {
 		count(1)
 		if got := len(s.Stations()); got != 3 {
 			t.Errorf("%d stations left, want those of the others and the static one", got)
+		}
+	})
+}
+
+// TestAsks: where LANs are joined, a frame of ours for a station that a switch
+// believes to be behind the tunnel has that station asked after.
+func TestAsks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, l := newLoopSite(t)
+		ip := []byte{0x08, 0x00, 0x45, 0, 0, 20, 0, 0, 0, 0, 64, 1, 0, 0, 10, 77, 0, 1, 10, 77, 0, 2}
+		to := func(n uint32) []byte { return ether(mac(n), mac(here), ip...) }
+		questions := func(what string, want int) {
+			t.Helper()
+			got := s.local.take()
+			for _, f := range got {
+				if !bytes.Equal(f[12:14], []byte{0x08, 0x06}) || !bytes.Equal(f[38:42], []byte{10, 77, 0, 2}) {
+					t.Errorf("%s: asked %x", what, f)
+				}
+			}
+			if len(got) != want {
+				t.Errorf("%s: asked %d times, want %d", what, len(got), want)
+			}
+		}
+		s.local.input(hello(here), to(unknown))
+		questions("not joined", 0)
+		s.SetLoop(true, false)
+		s.local.input(to(unknown), to(unknown))
+		questions("unknown", 1)
+		s.local.input(to(here))
+		questions("on this LAN", 1)
+		s.a.input(hello(a1))
+		s.local.take()
+		s.local.input(to(a1), hello(here), between(here, unknown+1))
+		s.b.input(ether(mac(here), mac(b1), ip...), ether(mac(a1), mac(b1), ip...))
+		for _, f := range s.local.take() {
+			if bytes.Equal(f[12:14], []byte{0x08, 0x06}) {
+				t.Errorf("asked %x", f)
+			}
+		}
+		time.Sleep(900 * time.Millisecond)
+		s.local.input(to(unknown))
+		questions("too soon", 0)
+		time.Sleep(100 * time.Millisecond)
+		s.local.input(to(unknown))
+		questions("a second later", 1)
+		s.SetLoop(true, true)
+		time.Sleep(time.Second)
+		s.local.input(to(unknown), to(a1))
+		questions("cut", 2)
+
+		// The answer ends here, and tells where its sender is.
+		s.SetLoop(true, false)
+		for _, p := range []*port{s.a, s.b, s.c} {
+			p.take()
+		}
+		s.local.input(ether(l.Own().MAC(), mac(a1), 0x08, 0x06))
+		for _, p := range []*port{s.a, s.b, s.c} {
+			if got := p.take(); len(got) > 0 {
+				t.Errorf("%s was sent %x", p, got)
+			}
+		}
+		if name, _, _ := s.Behind(station(a1)); name != "local" {
+			t.Errorf("the station that answered is at %q", name)
 		}
 	})
 }

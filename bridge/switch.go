@@ -41,9 +41,11 @@ type Config struct {
 // Switch forwards frames between ports. Its methods may be called from any
 // goroutine.
 type Switch struct {
-	cfg   Config
-	own   atomic.Uint64 // the TAP's address, 0 for none
-	ports atomic.Pointer[portSet]
+	cfg     Config
+	own     atomic.Uint64     // the TAP's address, 0 for none
+	asked   [64]atomic.Uint32 // see ask
+	answers uint64            // address that answers to questions come to; no station's without Config.Loop
+	ports   atomic.Pointer[portSet]
 
 	mu      sync.Mutex               // guards the changing of ports, and what follows
 	records map[string]*record       // by name of a port
@@ -69,12 +71,13 @@ type portSet struct {
 	byID   []*port // nil where an id is not in use
 	all    []*port
 	locals int  // ports of group Local
-	cut    bool // nothing is switched, see SetCut
+	joined bool // see SetLoop
+	cut    bool // nothing is switched, see SetLoop
 }
 
 // clone returns a copy to change before it is stored.
 func (s *portSet) clone() *portSet {
-	return &portSet{byID: slices.Clone(s.byID), all: slices.Clone(s.all), locals: s.locals, cut: s.cut}
+	return &portSet{byID: slices.Clone(s.byID), all: slices.Clone(s.all), locals: s.locals, joined: s.joined, cut: s.cut}
 }
 
 // floods reports whether a frame from in has anywhere to be flooded to.
@@ -90,7 +93,10 @@ func New(cfg Config) *Switch {
 	if cfg.Outer == nil {
 		cfg.Outer = new(guard.Outer)
 	}
-	s := &Switch{cfg: cfg, records: make(map[string]*record), statics: make(map[frame.Station]string)}
+	s := &Switch{cfg: cfg, records: make(map[string]*record), statics: make(map[frame.Station]string), answers: ^uint64(0)}
+	if cfg.Loop != nil {
+		s.answers = cfg.Loop.Own().Address()
+	}
 	s.ports.Store(new(portSet))
 	return s
 }
@@ -212,6 +218,7 @@ func (s *Switch) route(set *portSet, now fdb.Tick, in *port, b *frame.Buf) int {
 		return in.drop(OwnOuter, b)
 	}
 	if set.cut {
+		s.ask(set, now, in, dst, f)
 		return in.drop(Loop, b)
 	}
 	if src.Address() == s.own.Load() {
@@ -230,10 +237,15 @@ func (s *Switch) route(set *portSet, now fdb.Tick, in *port, b *frame.Buf) int {
 	}
 	id, ok := s.cfg.Table.Lookup(now, dst)
 	if !ok || int(id) >= len(set.byID) || set.byID[id] == nil {
+		if dst.Address() == s.answers {
+			return toNone
+		}
+		s.ask(set, now, in, dst, f)
 		return set.flood(now, in, b, guard.UnknownUnicast)
 	}
 	switch out := set.byID[id]; {
 	case out == in:
+		s.ask(set, now, in, dst, f)
 		return in.drop(SamePort, b)
 	case !in.reaches(out):
 		return in.drop(SplitHorizon, b)

@@ -255,3 +255,80 @@ func TestLoopOfTwoNetworks(t *testing.T) {
 	quickly(t, s.B.Hosts[0], s.A.Hosts[0])
 	alive(t, upA, upB)
 }
+
+// lanSwitch puts a switch between the site's gateway and a new host, and returns
+// both. It stands for a switch on a shelf: nobody tells it to forget.
+func lanSwitch(s *lab.Sites, site *lab.Site, addr string) (sw *lab.Namespace, h *lab.Host) {
+	sw = s.Namespace("switch-" + site.Name)
+	h = &lab.Host{Namespace: s.Namespace("host-" + site.Name + "9"), Addr4: addr}
+	lab.Connect(sw, "to-gw", site.Gateway, "to-switch", 1500)
+	lab.Connect(h.Namespace, hostLink, sw, "to-host", 1500)
+	h.AddAddr(hostLink, addr+"/24")
+	sw.Bridge(lab.BridgeName, 1500, "to-gw", "to-host")
+	site.Gateway.SetMaster("to-switch", lab.BridgeName)
+	return sw, h
+}
+
+// Three sites in a full mesh, of which two are joined by a cable: the third keeps
+// reaching the hosts of both.
+func TestLoopOfThreeSites(t *testing.T) {
+	s := lab.TwoSites(t, lab.Options{Hosts: 1})
+	c := s.Third(lab.Options{Hosts: 1})
+	s.A.Init("--advertise", s.A.Addr4+":4433")
+	s.A.Up()
+	s.B.Join(s.A.Invite("b"))
+	c.Join(s.A.Invite("c"), "--peer", s.B.Addr4+":4433")
+	for _, site := range []*lab.Site{s.A, s.B, c} {
+		site.WaitUp(2)
+	}
+	hosts := []*lab.Host{s.A.Hosts[0], s.B.Hosts[0], c.Hosts[0]}
+	all := func(when string) {
+		t.Helper()
+		start := time.Now()
+		for _, from := range hosts {
+			for _, to := range hosts {
+				if from != to {
+					quickly(t, from, to)
+				}
+			}
+		}
+		t.Logf("%s: all reach all after %v", when, time.Since(start))
+	}
+	all("before")
+	_, higher := ordered(t, s.A, s.B)
+	for range 2 {
+		unplug := cable(s.A, s.B)
+		waitState(t, higher, cutWait, "loop")
+		all("cut")
+		if st, err := c.Status(); err != nil || st.State != "up" {
+			t.Errorf("site c is %s, %v", st.State, err)
+		}
+		unplug()
+		waitState(t, higher, healWait, "up")
+		all("healed")
+	}
+}
+
+// The same where the cable is between two switches that no gateway can reach
+// into, and the hosts have nothing to broadcast: what tells the switches are the
+// gateways' questions.
+func TestLoopBehindSwitches(t *testing.T) {
+	s, upA, upB := join(t, lab.Options{Hosts: 1})
+	_, higher := ordered(t, s.A, s.B)
+	swA, a := lanSwitch(s, s.A, "10.77.0.91")
+	swB, b := lanSwitch(s, s.B, "10.77.0.92")
+	for range 2 {
+		ping(t, a.Namespace, b.Addr4, recvWait)
+		lab.Connect(swA, "cable", swB, "cable", 1500)
+		swA.SetMaster("cable", lab.BridgeName)
+		swB.SetMaster("cable", lab.BridgeName)
+		t.Logf("cut %v after the cable", waitState(t, higher, cutWait, "loop"))
+		t.Logf("reached %v after the cut", quickly(t, a, b))
+		quickly(t, b, a)
+		swA.Delete("cable")
+		t.Logf("healed %v after the cable was gone", waitState(t, higher, healWait, "up"))
+		t.Logf("reached %v after that", quickly(t, a, b))
+		quickly(t, b, a)
+	}
+	alive(t, upA, upB)
+}

@@ -75,6 +75,9 @@ func (l *Loop) SetPeers(peers map[ID]string) {
 	l.mu.Unlock()
 }
 
+// Own returns the address that this site's probes and questions are from.
+func (l *Loop) Own() frame.Station { return frame.NewStation(l.self.mac(), 0) }
+
 // Changed gets a word when Judge may have something new to say, though not when
 // time alone has brought it about.
 func (l *Loop) Changed() <-chan struct{} { return l.changed }

@@ -16,6 +16,12 @@ type ID [32]byte
 // Compare orders sites. The lowest one of a joined LAN forwards for it.
 func (id ID) Compare(other ID) int { return bytes.Compare(id[:], other[:]) }
 
+// mac returns the address that a gateway's own frames on its LAN are from. The
+// TAP's would be taken for a loop by the very bridge that the TAP is a port of
+// (net/bridge/br_fdb.c, "received packet with own address as source address").
+// It is locally administered, and the same after each start.
+func (id ID) mac() []byte { return []byte{0xfa, id[0], id[1], id[2], id[3], id[4]} }
+
 // Kind says what a Probe is for.
 type Kind uint8
 
@@ -55,7 +61,7 @@ const (
 	probeType    = 0x88b6
 	probeVersion = 1
 	probeHead    = 57 // up to the network
-	probeMin     = 60 // an Ethernet frame without its FCS (IEEE 802.3-2022, 4A.4.2)
+	shortest     = 60 // an Ethernet frame without its FCS (IEEE 802.3-2022, 4A.4.2)
 )
 
 var (
@@ -85,16 +91,11 @@ func ParseProbe(f []byte) (p Probe, err error) {
 
 // Frame returns the probe as an Ethernet frame.
 func (p Probe) Frame() *frame.Buf {
-	b := frame.Get(max(probeMin, probeHead+len(p.Network)))
+	b := frame.Get(max(shortest, probeHead+len(p.Network)))
 	f := b.Bytes()
 	clear(f)
 	copy(f, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
-	// The sender's address is of its own: the TAP's would be taken for a loop by
-	// the very bridge that the TAP is a port of (net/bridge/br_fdb.c,
-	// "received packet with own address as source address"). It is locally
-	// administered, and the same after each start.
-	f[6] = 0xfa
-	copy(f[7:12], p.ID[:])
+	copy(f[6:], p.ID.mac())
 	binary.BigEndian.PutUint16(f[12:], probeType)
 	copy(f[14:], probeMagic[:])
 	f[18], f[19] = probeVersion, byte(p.Kind)

@@ -119,7 +119,7 @@ func (s *site) lookForLoop() {
 	if now.Equal(was) {
 		return
 	}
-	s.sw.SetCut(now.Cut)
+	s.sw.SetLoop(len(now.Joined) > 0, now.Cut)
 	s.safety.mu.Lock()
 	s.safety.verdict = now
 	s.safety.mu.Unlock()
