@@ -16,6 +16,13 @@ func (a *app) peersCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "peers",
 		Short: "Show who is connected, and how",
+		Long: `Show who is connected, and how. A peer is
+
+  up          reached directly
+  relayed     reached by way of the site behind "via", which can read it
+  suspect     not answering just now; it is dialled anew
+  connecting  not reached since the daemon was started
+  down        not reached any more; it is dialled for ever`,
 		Example: `  l2bridge peers
   l2bridge peers -j | jq '.[] | select(.state != "up")'`,
 		Args: noArgs,

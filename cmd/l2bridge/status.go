@@ -24,11 +24,11 @@ func (a *app) statusCommand() *cobra.Command {
 		Short: "Show this site on one screen",
 		Long: `Show this site on one screen. Its first word says all:
 
-  UP          every peer is up
-  DEGRADED    frames flow, but not everywhere or not as well as they could
+  UP          every peer is reached, directly or by way of a third site
+  DEGRADED    some peers are reached, or one does not answer just now
   LOOP        a loop was found and cut
-  CONNECTING  no peer is up yet
-  DOWN        no frame can flow`,
+  CONNECTING  no peer has been reached yet
+  DOWN        the TAP is lost, or no peer is reached any more`,
 		Example: `  l2bridge status
   l2bridge status --check || echo "exit code $?: 3 not running, 5 not UP"
   l2bridge status -j | jq -r .state`,

@@ -26,11 +26,11 @@ type State string
 
 // The states of a site, from good to bad.
 const (
-	StateUp         State = "up"         // every peer is up
-	StateDegraded   State = "degraded"   // frames flow, but not everywhere or not as well as they could
+	StateUp         State = "up"         // every peer is reached
+	StateDegraded   State = "degraded"   // some peers are reached, or one does not answer just now
 	StateLoop       State = "loop"       // a loop was found and cut
-	StateConnecting State = "connecting" // no peer is up yet
-	StateDown       State = "down"       // no frame can flow: no TAP, no socket, or every peer lost
+	StateConnecting State = "connecting" // no peer has been reached yet
+	StateDown       State = "down"       // no TAP, or no peer is reached any more
 )
 
 // PeerState says how the way to one peer is.
@@ -38,9 +38,9 @@ type PeerState string
 
 // The states of a peer.
 const (
-	PeerUp         PeerState = "up"         // its hello was answered
-	PeerConnecting PeerState = "connecting" // it is being dialled
-	PeerSuspect    PeerState = "suspect"    // it has been silent for too long
+	PeerUp         PeerState = "up"         // it is reached directly
+	PeerConnecting PeerState = "connecting" // it has not been reached yet
+	PeerSuspect    PeerState = "suspect"    // it does not answer just now
 	PeerRelayed    PeerState = "relayed"    // it is reached through another peer
 	PeerDown       PeerState = "down"       // it is lost
 )
