@@ -308,42 +308,6 @@ func TestThrough(t *testing.T) {
 	})
 }
 
-// Each blackout ends with traffic back within 2 s of its end, or within 3 s of
-// it when it was too short to end the connections (QUIC's own back-off).
-func TestBlackout(t *testing.T) {
-	for _, length := range []time.Duration{1, 3, 6, 10, 20, 60, 120} {
-		length *= time.Second
-		t.Run(length.String(), func(t *testing.T) {
-			ms := members(t, "home", "office")
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld()
-				home := w.run(t, ms[0], homeAddr, nil)
-				office := w.run(t, ms[1], officeAddr, []string{homePort})
-				until(t, "up", time.Second, connected(home, office))
-				for range 5 {
-					time.Sleep(7 * time.Second)
-					w.set(func() { w.dark = true })
-					for end := time.Now().Add(length); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-						office.send("home", numbered(1, 1000))
-						home.send("office", numbered(1, 1000))
-					}
-					home.received()
-					w.set(func() { w.dark = false })
-					limit := 2 * time.Second
-					if length <= 10*time.Second {
-						limit = 5 * time.Second
-					}
-					took := until(t, "traffic after the blackout", limit, func() bool {
-						office.send("home", numbered(2, 1000))
-						return len(home.received()) > 0
-					})
-					t.Logf("back after %v", took)
-				}
-			})
-		})
-	}
-}
-
 // A site that is restarted has its traffic back within a second, whether it
 // said goodbye or was killed, and whoever dials.
 func TestRestart(t *testing.T) {

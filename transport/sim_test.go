@@ -45,6 +45,7 @@ type world struct {
 	dark    bool                           // nothing passes
 	cut     func(from, to netip.Addr) bool // nothing passes from one address to another; nil for all do
 	nats    map[netip.Addr]*nat            // by the address of who is behind it
+	moved   map[netip.Addr]netip.Addr      // the address that somebody has now, by the first one
 	mtu     int                            // UDP payload in the middle of the path, bytes
 	packets int                            // that were sent
 	losses  []time.Time
@@ -58,6 +59,7 @@ func newWorld() *world {
 		last:    make(map[[2]netip.AddrPort]time.Time),
 		mute:    make(map[netip.AddrPort]bool),
 		nats:    make(map[netip.Addr]*nat),
+		moved:   make(map[netip.Addr]netip.Addr),
 		latency: 10 * time.Millisecond,
 		mtu:     1500,
 	}
@@ -97,7 +99,11 @@ func (w *world) SendPacket(p simnet.Packet) error {
 			dst = n.enters(dst, from)
 		}
 	}
-	to := w.nodes[dst]
+	if now, ok := w.moved[from.Addr()]; ok {
+		from = netip.AddrPortFrom(now, from.Port())
+		p.From = net.UDPAddrFromAddrPort(from)
+	}
+	to := w.nodes[w.isAt(dst)]
 	w.packets++
 	lost := w.cut != nil && w.cut(from.Addr(), dst.Addr()) || w.dark || len(p.Data) > w.mtu || w.mute[addrPort(p.From)] || w.rng.Float64() < w.loss
 	if lost {
@@ -108,6 +114,34 @@ func (w *world) SendPacket(p simnet.Packet) error {
 		to.RecvPacket(p)
 	}
 	return nil
+}
+
+// move gives who was at an address first another one, which nobody else has.
+func (w *world) move(first, to string) {
+	w.set(func() { w.moved[netip.MustParseAddr(first)] = netip.MustParseAddr(to) })
+}
+
+// addressOf returns the address now of who was at one first.
+func (w *world) addressOf(first string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if now, ok := w.moved[netip.MustParseAddr(first)]; ok {
+		return now.String()
+	}
+	return first
+}
+
+// isAt returns the first address of who is at an address now.
+func (w *world) isAt(a netip.AddrPort) netip.AddrPort {
+	for first, now := range w.moved {
+		switch a.Addr() {
+		case now:
+			return netip.AddrPortFrom(first, a.Port())
+		case first:
+			return netip.AddrPort{}
+		}
+	}
+	return a
 }
 
 // nat is a box that lets hosts out under one address. It keeps ports where it can,
