@@ -8,13 +8,14 @@ import (
 	"testing"
 
 	"github.com/l2bridge/l2bridge/bridge"
+	"github.com/l2bridge/l2bridge/bridge/guard"
 	"github.com/l2bridge/l2bridge/fdb"
 	"github.com/l2bridge/l2bridge/internal/frame"
 )
 
 // newQuietSite returns a site whose ports throw away what they are sent.
 func newQuietSite(t testing.TB) *site {
-	s := newSite(t, bridge.Config{Table: fdb.New(fdb.Config{}), Outer: outerOf()})
+	s := newSite(t, bridge.Config{Table: fdb.New(fdb.Config{}), Outer: outerOf(), Servers: new(guard.Servers)})
 	for _, p := range []*port{s.local, s.a, s.b, s.c} {
 		p.onSend = func([]*frame.Buf) {}
 	}

@@ -32,6 +32,9 @@ type Config struct {
 	// like any other.
 	Loop *guard.Loop
 
+	// Servers hears who gives addresses and ways out, and where; nil hears nobody.
+	Servers *guard.Servers
+
 	// ForwardReserved lets frames to 01-80-C2-00-00-0X cross when bit X is set,
 	// in the numbering of Linux's group_fwd_mask. Bit 0 (spanning tree) lets
 	// PVST cross as well. Bit 1 has no effect: PAUSE never crosses.
@@ -220,6 +223,9 @@ func (s *Switch) route(set *portSet, now fdb.Tick, in *port, b *frame.Buf) int {
 	if set.cut {
 		s.ask(set, now, in, dst, f)
 		return in.drop(Loop, b)
+	}
+	if s.cfg.Servers != nil && guard.IsService(f) {
+		s.cfg.Servers.Heard(in.name, in.group == Local, f)
 	}
 	if src.Address() == s.own.Load() {
 		if in.group != Local {

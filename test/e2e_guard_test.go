@@ -6,6 +6,8 @@ package test_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -330,5 +332,46 @@ func TestLoopBehindSwitches(t *testing.T) {
 		t.Logf("reached %v after that", quickly(t, a, b))
 		quickly(t, b, a)
 	}
+	alive(t, upA, upB)
+}
+
+// A DHCP server at each site, and one client: both gateways tell of it.
+func TestTwoDHCPServers(t *testing.T) {
+	s, upA, upB := join(t, lab.Options{Hosts: 2})
+	dir := t.TempDir()
+	for i, site := range []*lab.Site{s.A, s.B} {
+		server := site.Hosts[0]
+		dnsmasq := server.Start("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0",
+			"--interface="+hostLink, "--bind-interfaces", "--user=root", "--log-facility=-", "--log-dhcp",
+			"--pid-file="+filepath.Join(dir, fmt.Sprint(i, ".pid")), "--dhcp-leasefile="+filepath.Join(dir, fmt.Sprint(i, ".leases")),
+			fmt.Sprintf("--dhcp-range=10.77.0.%d,10.77.0.%d,1h", 100+50*i, 140+50*i))
+		dnsmasq.WaitOutput(recvWait, "DHCP, IP range")
+	}
+	script := filepath.Join(dir, "lease")
+	if err := os.WriteFile(script, []byte(leaseScript), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, site := range []*lab.Site{s.A, s.B} {
+		site.Hosts[1].MustRun("udhcpc", "-f", "-q", "-n", "-t", "10", "-T", "1", "-i", hostLink, "-s", script)
+	}
+	for i, site := range []*lab.Site{s.A, s.B} {
+		hinted(t, site, recvWait, "DHCP servers answer at two sites: ")
+		st, err := site.Status()
+		if err != nil {
+			t.Fatal(err)
+		}
+		hints := strings.Join(st.Hints, "\n")
+		for j, server := range []*lab.Host{s.A.Hosts[0], s.B.Hosts[0]} {
+			where := " on this LAN"
+			if i != j {
+				where = " at site " + []string{s.A.Name, s.B.Name}[j]
+			}
+			if !strings.Contains(hints, server.Addr4) || !strings.Contains(hints, where) {
+				t.Errorf("site %s: hints %s, want server %s%s", site.Name, hints, server.Addr4, where)
+			}
+		}
+	}
+	upA.WaitOutput(recvWait, "dhcp servers at two sites")
+	upB.WaitOutput(recvWait, "dhcp servers at two sites")
 	alive(t, upA, upB)
 }

@@ -33,11 +33,13 @@ const (
 
 // safety is what keeps this site's LAN from harm, and what it has found.
 type safety struct {
-	loop *guard.Loop
-	wake chan struct{} // gets a word when a peer has come or gone
+	loop    *guard.Loop
+	servers guard.Servers
+	wake    chan struct{} // gets a word when a peer has come or gone
 
 	// The guard's goroutine's alone.
 	policed []bridge.Policed
+	rivals  map[guard.Service]*rivalry
 	rounds  int // of flushes, still to come
 	lines   allowance
 
@@ -47,9 +49,10 @@ type safety struct {
 
 func newSafety(m *identity.Member) *safety {
 	return &safety{
-		loop:  guard.NewLoop(m.Network, guard.ID(m.ID)),
-		wake:  make(chan struct{}, 1),
-		lines: allowance{each: loopLines},
+		loop:   guard.NewLoop(m.Network, guard.ID(m.ID)),
+		wake:   make(chan struct{}, 1),
+		rivals: map[guard.Service]*rivalry{guard.DHCP: {}, guard.Router: {}},
+		lines:  allowance{each: loopLines},
 	}
 }
 
@@ -80,6 +83,7 @@ func (s *site) keepSafe(ctx context.Context) {
 			s.lookForLoop()
 			s.flushOnce()
 			s.lookForStorms()
+			s.lookForRivals()
 		case <-s.safety.wake:
 			s.probe() // LANs that are joined already are found as soon as can be
 			s.lookForLoop()
@@ -218,6 +222,65 @@ func (s *site) stormBegins(p bridge.Policed) {
 	s.events.Publish(event.Event{Kind: event.Guard, What: "storm", Port: p.Port, Reason: s.stormHint(p)})
 }
 
+// rivalry is what was told of servers of one service at two sites.
+type rivalry struct {
+	on   bool
+	told time.Time // last, in the log
+}
+
+// rivalLine is how often the log tells of the same service at two sites: whether
+// both servers have answered in the last ten minutes changes all day.
+const rivalLine = time.Hour
+
+// lookForRivals tells when servers answer at two sites.
+func (s *site) lookForRivals() {
+	for service, r := range s.safety.rivals {
+		rivals := s.safety.servers.Rivals(service)
+		if rivals != nil && !r.on && (r.told.IsZero() || time.Since(r.told) >= rivalLine) {
+			r.told = time.Now()
+			s.rivalsFound(service, rivals)
+		}
+		r.on = rivals != nil
+	}
+}
+
+// rivalsFound is called when servers of one service have answered at two sites.
+func (s *site) rivalsFound(service guard.Service, rivals []guard.Server) {
+	e := event.Event{Kind: event.Guard, What: "dhcp", Reason: rivalHint(service, rivals)}
+	if service == guard.DHCP {
+		s.log.Warn("dhcp servers at two sites", "servers", serverNames(rivals))
+	} else {
+		e.What = "router"
+		s.log.Warn("ipv6 routers at two sites", "routers", serverNames(rivals))
+	}
+	s.events.Publish(e)
+}
+
+func rivalHint(service guard.Service, rivals []guard.Server) string {
+	if service == guard.DHCP {
+		return fmt.Sprintf("DHCP servers answer at two sites: %s: devices get their address and router from either; turn one server off, or give the two disjoint ranges, or keep DHCP apart", serverNames(rivals))
+	}
+	return fmt.Sprintf("IPv6 routers advertise at two sites: %s: devices may reach the Internet by way of the other site; turn the advertisements of one off, or keep them apart", serverNames(rivals))
+}
+
+// serverNames says which servers are where.
+func serverNames(servers []guard.Server) string {
+	var names []string
+	for _, v := range servers {
+		name := v.Addr.String()
+		if v.MAC != nil {
+			name += " (" + v.MAC.String() + ")"
+		}
+		if v.Port == control.LocalPort {
+			name += " on this LAN"
+		} else {
+			name += " at site " + v.Port
+		}
+		names = append(names, name)
+	}
+	return strings.Join(names, ", ")
+}
+
 // guardHints says what the guard has found, and what to do.
 func (s *site) guardHints() (hints []string) {
 	if hint := s.loopHint(s.safety.found()); hint != "" {
@@ -225,6 +288,11 @@ func (s *site) guardHints() (hints []string) {
 	}
 	for _, p := range s.sw.Policed() {
 		hints = append(hints, s.stormHint(p))
+	}
+	for _, service := range []guard.Service{guard.DHCP, guard.Router} {
+		if rivals := s.safety.servers.Rivals(service); rivals != nil {
+			hints = append(hints, rivalHint(service, rivals))
+		}
 	}
 	return hints
 }

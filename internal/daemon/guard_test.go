@@ -5,8 +5,10 @@ package daemon
 import (
 	"bytes"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -100,6 +102,56 @@ func TestStormIsTold(t *testing.T) {
 			t.Errorf("event %+v", e)
 		}
 	}
+}
+
+// Servers at two sites are told of once, and again when an hour has passed.
+func TestRivalsAreTold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, log, listener := newGuarded(t)
+		answers := func() {
+			for i, port := range []string{"local", "cabin"} {
+				s.safety.servers.Heard(port, i == 0, routerAdvertisement(byte(i+1)))
+			}
+		}
+		const names = "fe80::2 (02:00:00:00:00:02) at site cabin, fe80::1 (02:00:00:00:00:01) on this LAN"
+		s.lookForRivals()
+		for range 2 {
+			log.Reset()
+			for range 3 {
+				answers()
+				s.lookForRivals()
+				time.Sleep(15 * time.Minute) // and they are forgotten
+				s.lookForRivals()
+			}
+			if want := `level=WARN msg="ipv6 routers at two sites" routers="` + names; strings.Count(log.String(), want) != 1 {
+				t.Errorf("log %q, want %q once", log, want)
+			}
+			e, err := listener.Next(t.Context())
+			if err != nil || e.Kind != event.Guard || e.What != "router" || !strings.Contains(e.Reason, names) {
+				t.Errorf("event %+v, %v", e, err)
+			}
+			time.Sleep(15 * time.Minute)
+		}
+	})
+	s, log, listener := newGuarded(t)
+	rivals := []guard.Server{{Port: "local", Addr: netip.MustParseAddr("10.77.0.1")}, {Port: "cabin", Addr: netip.MustParseAddr("10.77.0.2")}}
+	s.rivalsFound(guard.DHCP, rivals)
+	if want := `msg="dhcp servers at two sites" servers="10.77.0.1 on this LAN, 10.77.0.2 at site cabin"`; !strings.Contains(log.String(), want) {
+		t.Errorf("log %q, want %q", log, want)
+	}
+	if e := take(t, listener, 1)[0]; e.What != "dhcp" || !strings.HasPrefix(e.Reason, "DHCP servers answer at two sites: 10.77.0.1 on this LAN") {
+		t.Errorf("event %+v", e)
+	}
+}
+
+// routerAdvertisement returns one of the n-th router.
+func routerAdvertisement(n byte) []byte {
+	f := []byte{0x33, 0x33, 0, 0, 0, 1, 2, 0, 0, 0, 0, n, 0x86, 0xdd, 0x60, 0, 0, 0, 0, 16, 58, 255, 0xfe, 0x80}
+	f = append(f, make([]byte, 13)...)
+	f = append(append(f, n), netip.MustParseAddr("ff02::1").AsSlice()...)
+	f = append(f, 134, 0, 0, 0, 64, 0, 7, 8)
+	return append(f, make([]byte, 8)...)
 }
 
 func TestAllowance(t *testing.T) {

@@ -101,7 +101,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 		safety:  newSafety(member),
 	}
 	s.table = fdb.New(fdb.Config{Max: cfg.FDBMax, Ageing: cfg.Ageing, Changed: s.stationChanged})
-	s.sw = bridge.New(bridge.Config{Table: s.table, Outer: &s.outer, Loop: s.safety.loop, ForwardReserved: cfg.ForwardReserved})
+	s.sw = bridge.New(bridge.Config{Table: s.table, Outer: &s.outer, Loop: s.safety.loop, Servers: &s.safety.servers, ForwardReserved: cfg.ForwardReserved})
 	if err := loadStatics(dir, s.sw); err != nil {
 		return err
 	}
