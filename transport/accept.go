@@ -119,9 +119,6 @@ func (m *Mesh) greet(ctx context.Context, conn *quic.Conn) {
 		s := newSession(ctx, m, l, false)
 		if err = m.admit(s); err != nil {
 			s.end(err)
-			if errors.Is(err, errTwice) {
-				m.event(Event{Kind: EventTwice, Site: l.site, ID: l.id, Addr: l.remote(), Reason: "a machine at " + l.remote().String() + " runs with a copy of its key"})
-			}
 			break
 		}
 		m.group.Go(func() error { s.accepted(ctx); return nil })
@@ -129,9 +126,17 @@ func (m *Mesh) greet(ctx context.Context, conn *quic.Conn) {
 		err = m.join(l)
 	}
 	if err != nil {
+		if errors.Is(err, errTwin) {
+			m.twin(l)
+		}
 		closeFor(conn, err)
 		m.cfg.Log.Debug("greeting ended", "addr", conn.RemoteAddr(), "error", err)
 	}
+}
+
+// twin tells that the machine at the other end of a lane has another one's key.
+func (m *Mesh) twin(l *lane) {
+	m.event(Event{Kind: EventTwice, Site: l.site, ID: l.id, Addr: l.remote(), Reason: errTwin.Error()})
 }
 
 // admit makes an accepted session known, so that its lanes find it.
@@ -153,7 +158,7 @@ func (m *Mesh) admit(s *session) error {
 	if p := m.peers[s.id]; p != nil {
 		old := p.session.Load()
 		if p.boots.refuses(s.control.hello.Boot, old != nil && !old.suspect.Load()) {
-			return errTwice
+			return errTwin
 		}
 	}
 	m.sessions[s.key()] = s

@@ -8,6 +8,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -31,11 +32,24 @@ const (
 	// linksPause is how often at most a peer is told whom we have sessions with.
 	linksPause = 100 * time.Millisecond
 
-	// learnedPause is how often at most Config.Learned is called.
-	learnedPause = 5 * time.Second
+	// What was learned is stored soonPause after, and once in learnedPause at most.
+	soonPause    = 2 * time.Second
+	learnedPause = time.Minute
+
+	// maxNews bounds an announcement that is kept, in bytes.
+	maxNews = 8 << 10
+
+	// bumpPause is how often at most we say anew what somebody with our key has
+	// said: two machines with one key would not end.
+	bumpPause = 10 * time.Second
 
 	// newsPause is how often at most what is new of a member is passed on.
 	newsPause = time.Second
+
+	// A peer may send freeNews announcements at once, and then one each newsEvery:
+	// more of its control stream is not read, since to judge one costs time.
+	freeNews  = 2 * MaxPeers
+	newsEvery = 50 * time.Millisecond
 
 	// maxBad is how many announcements that are not good a peer may send.
 	maxBad = 64
@@ -75,7 +89,6 @@ func (m *Mesh) stir() {
 // announcement, whom peers think we have sessions with, and the ways to members
 // by way of others.
 func (m *Mesh) tend(ctx context.Context) {
-	var stored time.Time
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -83,38 +96,35 @@ func (m *Mesh) tend(ctx context.Context) {
 		case <-m.stirred:
 		case <-timer.C:
 		case <-ctx.Done():
-			m.store()
 			return
 		}
-		m.restate()
+		now := time.Now()
+		again := m.restate(now)
 		m.reroute()
 		m.tellLinks()
-		now := time.Now()
-		again := m.passOn(now)
-		switch wait := learnedPause - now.Sub(stored); {
-		case !m.hasUnstored():
-		case wait > 0:
-			again = min(again, wait)
-		default:
-			m.store()
-			stored = now
-		}
+		again = min(again, m.passOn(now))
 		timer.Reset(again)
 		if !sleep(ctx, tendPause) {
-			m.store()
 			return
 		}
 	}
 }
 
-// restate makes a new announcement of our own when what it says has changed.
-func (m *Mesh) restate() {
+// restate makes a new announcement of our own when what it says has changed, once a
+// second at most, and returns when to look again.
+func (m *Mesh) restate(at time.Time) (again time.Duration) {
+	const idle = time.Hour
 	m.mu.Lock()
-	due := m.restateDue
-	m.restateDue = false
+	due, wait := m.restateDue, newsPause-at.Sub(m.restated)
+	if due && wait <= 0 {
+		m.restateDue, m.restated = false, at
+	}
 	m.mu.Unlock()
-	if !due {
-		return
+	switch {
+	case !due:
+		return idle
+	case wait > 0:
+		return wait
 	}
 	var addrs []string
 	if m.cfg.Addresses != nil {
@@ -131,22 +141,23 @@ func (m *Mesh) restate() {
 	}
 	if old := m.own; old != nil {
 		if old.Version == now.Version && old.Features == now.Features && old.MTU == now.MTU && slices.Equal(old.Addresses, now.Addresses) {
-			return
+			return idle
 		}
 		now.Version = max(now.Version, old.Version+1)
 	}
 	signed, err := now.Signed()
 	if err != nil {
 		m.cfg.Log.Warn("own addresses not announced", "error", err)
-		return
+		return idle
 	}
 	key, ok := m.cfg.Member.Leaf.PrivateKey.(ed25519.PrivateKey)
 	if !ok {
-		return
+		return idle
 	}
 	m.version = now.Version
 	m.own = &announcement{now, signed, ed25519.Sign(key, signed)}
 	m.tellLocked(m.cfg.Member.ID, nil)
+	return idle
 }
 
 // withSeenLocked returns our addresses, and those that peers see us at: a NAT
@@ -169,10 +180,11 @@ func (m *Mesh) withSeenLocked(addrs []string) (all []string) {
 	return append(all, seen...)
 }
 
-// tellLocked sends a member's announcement to all peers but one.
+// tellLocked sends a member's announcement to all peers but one. The member itself
+// may be among them: it learns that it said more before its clock was set back.
 func (m *Mesh) tellLocked(id identity.ID, but *session) {
 	for _, p := range m.peers {
-		if s := p.session.Load(); s != nil && s != but && p.id != id {
+		if s := p.session.Load(); s != nil && s != but {
 			s.mail.member(id)
 		}
 	}
@@ -215,7 +227,7 @@ func (s *session) has(list wire.Have) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	offer := func(id identity.ID, a *announcement) {
-		if a == nil || id == s.id {
+		if a == nil {
 			return
 		}
 		if v, ok := theirs[short(id)]; !ok || v < a.Version {
@@ -231,6 +243,9 @@ func (s *session) has(list wire.Have) {
 // hears takes an announcement from a peer. One that is not good has no effect: the
 // peer may not know yet that a member was put out. But judging costs time.
 func (s *session) hears(body []byte) error {
+	if s.news++; s.news > freeNews {
+		sleep(s.ctx, newsEvery)
+	}
 	err := s.mesh.learn(body, s)
 	if err == nil || errors.Is(err, wire.ErrProtocol) {
 		return err
@@ -249,6 +264,9 @@ func (m *Mesh) learn(body []byte, from *session) error {
 	if err != nil {
 		return err
 	}
+	if len(body) > maxNews {
+		return fmt.Errorf("announcement of %d bytes, at most %d are kept", len(body), maxNews)
+	}
 	site, id, key, err := m.cfg.Member.Judge(member.Cert)
 	if err != nil {
 		return fmt.Errorf("announcement: %w", err)
@@ -265,7 +283,9 @@ func (m *Mesh) learn(body []byte, from *session) error {
 	if id == m.cfg.Member.ID {
 		// We said it before our clock was set back.
 		m.mu.Lock()
-		m.version, m.restateDue = member.Version+1, true
+		if now := time.Now(); now.Sub(m.bumped) > bumpPause && member.Version < math.MaxUint64 {
+			m.version, m.bumped, m.restateDue = max(m.version, member.Version+1), now, true
+		}
 		m.mu.Unlock()
 		m.stir()
 		return nil
@@ -283,6 +303,10 @@ func (m *Mesh) learn(body []byte, from *session) error {
 	p.takes.Store(uint32(member.Features))
 	p.untold, p.newsFrom = true, from
 	m.unstored = true
+	select {
+	case m.learned <- struct{}{}:
+	default:
+	}
 	p.wake()
 	m.stir()
 	return nil
@@ -308,11 +332,28 @@ func (m *Mesh) passOn(now time.Time) (again time.Duration) {
 	return again
 }
 
+// keepStored stores what is learned until ctx ends, and then what is left. Storing
+// may take its time.
+func (m *Mesh) keepStored(ctx context.Context) {
+	defer m.store()
+	for {
+		select {
+		case <-m.learned:
+		case <-ctx.Done():
+			return
+		}
+		if !sleep(ctx, soonPause) {
+			return
+		}
+		m.store()
+		if !sleep(ctx, learnedPause) {
+			return
+		}
+	}
+}
+
 // store hands what we know of others to whoever keeps it.
 func (m *Mesh) store() {
-	if m.cfg.Learned == nil {
-		return
-	}
 	m.mu.Lock()
 	if !m.unstored {
 		m.mu.Unlock()
@@ -328,12 +369,6 @@ func (m *Mesh) store() {
 	m.mu.Unlock()
 	slices.SortFunc(all, bytes.Compare)
 	m.cfg.Learned(all)
-}
-
-func (m *Mesh) hasUnstored() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.unstored && m.cfg.Learned != nil
 }
 
 // messageHeader is the length of what stands before a control message's body.
@@ -410,8 +445,8 @@ func (m *Mesh) ask(p *Peer) {
 	defer m.mu.Unlock()
 	u := wire.Punch{Destination: short(p.id), Source: short(m.cfg.Member.ID)}
 	for _, by := range m.peers {
-		if by.answers() && by.linksTo(u.Destination) {
-			by.session.Load().mail.put(func(o *mail) { o.punch(u) })
+		if s := by.session.Load(); s != nil && !s.suspect.Load() && by.linksTo(u.Destination) {
+			s.mail.put(func(o *mail) { o.punch(u) })
 		}
 	}
 }
@@ -423,11 +458,11 @@ func (s *session) punch(u wire.Punch, now time.Time) {
 	to := m.byShort(u.Destination)
 	if u.Destination == short(m.cfg.Member.ID) {
 		p := m.byShort(u.Source)
-		if p == nil || p.answers() {
+		if p == nil || p.answers() || p != s.peer && !s.peer.linksTo(u.Source) {
 			return
 		}
 		m.mu.Lock()
-		often := now.Sub(p.punched) < punchPause
+		often := now.Sub(p.punched) < 2*punchPause
 		if !often {
 			p.punched = now
 		}

@@ -32,6 +32,9 @@ const (
 	// urgentPause is how long after a try the next one may be, whatever happens.
 	urgentPause = 200 * time.Millisecond
 
+	// trying bounds a try, with the names that it looks up.
+	trying = 4 * time.Second
+
 	// maxCandidates bounds the addresses of one try.
 	maxCandidates = 16
 
@@ -121,8 +124,12 @@ func (p *Peer) keep(ctx context.Context) {
 		}
 		last, due = now, now.Add(p.pace(now.Sub(since)))
 		timer.Reset(due.Sub(now))
-		p.rises(now)
-		if under.Load() >= maxTries {
+		upward := p.rises(now)
+		most := int32(maxTries)
+		if urgent {
+			most += 2 // those under way go where nobody is any more
+		}
+		if under.Load() >= most {
 			continue
 		}
 		select {
@@ -137,7 +144,7 @@ func (p *Peer) keep(ctx context.Context) {
 				under.Add(-1)
 			})
 			defer release()
-			if err := p.try(ctx, now, release); ctx.Err() == nil {
+			if err := p.try(ctx, now, upward, release); ctx.Err() == nil {
 				p.report(err)
 			}
 		})
@@ -177,15 +184,17 @@ func (p *Peer) narrows(now time.Time) {
 	p.upwardsAt = now.Add(p.upwardsIn)
 }
 
-// rises notes that such a try is made, if it is due: if it was in vain the next one
-// comes after twice the time.
-func (p *Peer) rises(now time.Time) {
+// rises reports whether such a try is due, and notes that it is made: if it was in
+// vain the next one comes after twice the time.
+func (p *Peer) rises(now time.Time) bool {
 	p.mesh.mu.Lock()
 	defer p.mesh.mu.Unlock()
-	if !p.upwardsAt.IsZero() && !p.upwardsAt.After(now) {
-		p.upwardsIn = min(2*p.upwardsIn, mostUpwards)
-		p.upwardsAt = now.Add(p.upwardsIn)
+	if p.upwardsAt.IsZero() || p.upwardsAt.After(now) {
+		return false
 	}
+	p.upwardsIn = min(2*p.upwardsIn, mostUpwards)
+	p.upwardsAt = now.Add(p.upwardsIn)
+	return true
 }
 
 // judgeLocked sets the back-off by how a session has ended: what does not last
@@ -252,18 +261,18 @@ func (p *Peer) pace(away time.Duration) time.Duration {
 // try makes one session and carries it to its end. under is called when it is
 // made, or cannot be. began is when a session was seen to be needed. The error
 // says why it could not be made, or ended.
-func (p *Peer) try(ctx context.Context, began time.Time, under func()) error {
+func (p *Peer) try(ctx context.Context, began time.Time, upward bool, under func()) error {
 	m := p.mesh
 	var lookups error
-	control, err := m.reach(ctx, func(ctx context.Context) iter.Seq[netip.AddrPort] { return p.addresses(ctx, &lookups) }, p)
+	dialCtx, cancel := context.WithTimeout(ctx, trying)
+	defer cancel()
+	control, err := m.reach(dialCtx, func(ctx context.Context) iter.Seq[netip.AddrPort] { return p.addresses(ctx, &lookups) }, p)
 	under()
 	if err != nil {
-		if lookups != nil || errors.Is(err, errNoAddress) {
-			err = lookups
-		}
-		return err
+		return cmp.Or(lookups, err)
 	}
-	return m.establish(ctx, control, began, true)
+	cancel()
+	return m.establish(ctx, control, began, upward)
 }
 
 // addresses are those to try, the likeliest first: where the member was last,
@@ -349,7 +358,7 @@ func (p *Peer) report(err error) {
 	if errors.Is(err, errReplaced) {
 		err = nil // the two sides have agreed on another
 	}
-	if errors.Is(err, errTwice) {
+	if errors.Is(err, errTwice) || errors.Is(err, errTwin) {
 		p.backOff = time.Now().Add(twicePause)
 	}
 	text, news := note(&p.trouble, err)
@@ -364,9 +373,9 @@ func (p *Peer) report(err error) {
 
 // establish makes a session of a control lane that we dialled, if its peer needs
 // one, and carries it to its end. began is when we set out to. A session from
-// before then stays if it answers, but when a new one is wanted anyway.
-func (m *Mesh) establish(ctx context.Context, control *lane, began time.Time, anyway bool) error {
-	p, err := m.claim(control, began, anyway)
+// before then stays if it answers, but when the new one is for a wider path.
+func (m *Mesh) establish(ctx context.Context, control *lane, began time.Time, upward bool) error {
+	p, err := m.claim(control, began, upward)
 	if p == nil {
 		closeFor(control.conn, errReplaced)
 		return err
@@ -392,7 +401,7 @@ func (m *Mesh) establish(ctx context.Context, control *lane, began time.Time, an
 // no session: it has one that was made since we set out, or another is about to
 // be. A claim ends when the session is adopted, by unclaim, or by time: its path
 // may have gone.
-func (m *Mesh) claim(control *lane, began time.Time, anyway bool) (*Peer, error) {
+func (m *Mesh) claim(control *lane, began time.Time, upward bool) (*Peer, error) {
 	p, err := m.meet(control.id, control.site)
 	if err != nil {
 		return nil, err
@@ -403,7 +412,7 @@ func (m *Mesh) claim(control *lane, began time.Time, anyway bool) (*Peer, error)
 	s := p.session.Load()
 	switch {
 	case s != nil && s.since.After(began),
-		s != nil && !s.suspect.Load() && !anyway,
+		s != nil && s.recovered() && !upward,
 		p.claimed.After(now):
 		return nil, nil
 	}

@@ -51,6 +51,7 @@ func (s *session) watch() error {
 		next    time.Duration   // when the next one goes
 		checkBy time.Duration   // when there must be an answer to checkOn or one after it; 0 when not
 		checkOn time.Duration
+		lateAt  time.Duration // when we were last late to listen
 		frames  = s.frames()
 		remote  = l.remote()
 		active  = -recent // when frames passed last
@@ -75,7 +76,7 @@ func (s *session) watch() error {
 		}
 		now := s.mesh.clock()
 		if now-due > overslept {
-			open, checkBy, next = nil, 0, now // what came meanwhile is not yet read
+			open, checkBy, next, lateAt = nil, 0, now, now // what came meanwhile is not yet read
 		}
 		answered := time.Duration(l.answered.Load())
 		for len(open) > 0 && open[0] <= answered {
@@ -83,6 +84,9 @@ func (s *session) watch() error {
 		}
 		if answered >= checkOn {
 			checkBy = 0
+		}
+		if again := (checkOn + checkBy) / 2; checkBy != 0 && now >= again && len(open) > 0 && open[len(open)-1] < again {
+			next = now // the first may be lost
 		}
 		if at := l.remote(); at != remote {
 			remote = at
@@ -113,7 +117,7 @@ func (s *session) watch() error {
 			}
 		}
 
-		suspect := false
+		suspect := s.suspect.Load() && answered < lateAt // only an answer clears it
 		due = next
 		by := func(at time.Duration) {
 			if suspect = suspect || now >= at; now < at {
@@ -127,6 +131,9 @@ func (s *session) watch() error {
 			by(open[0] + limit)
 		}
 		if checkBy != 0 {
+			if again := (checkOn + checkBy) / 2; now < again {
+				due = min(due, again)
+			}
 			by(checkBy)
 		}
 		s.setSuspect(suspect)
@@ -153,11 +160,20 @@ func (s *session) setSuspect(suspect bool) {
 	p := s.peer
 	s.mesh.stir()
 	if suspect {
+		s.doubted.Store(time.Now().UnixNano())
 		s.mesh.event(p.event(EventSuspect))
 	} else {
+		s.data.callOut()
 		s.mesh.event(p.event(EventHeard))
 	}
 	p.wake()
+}
+
+// recovered reports whether the session needs no other in its place: it answers,
+// and if it did not for a while the lane for frames has been heard since.
+func (s *session) recovered() bool {
+	doubted := s.doubted.Load()
+	return !s.suspect.Load() && (doubted == 0 || s.data.heard.Load() > doubted)
 }
 
 // frames returns a number that changes when frames pass.

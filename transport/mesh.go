@@ -49,7 +49,7 @@ const (
 	firstRetry, lastRetry = 100 * time.Millisecond, 2 * time.Second
 )
 
-// MaxPeers bounds the members that a site keeps track of.
+// MaxPeers bounds the members that a site keeps track of, itself among them.
 const MaxPeers = 1024
 
 // Config says how a Mesh runs. All fields but those said to be optional are set.
@@ -124,6 +124,7 @@ type Mesh struct {
 	outer             outer
 	refused, unserved notices
 	stirred           chan struct{} // something has changed that tend is to look at
+	learned           chan struct{} // there is something to store
 	shorts            atomic.Pointer[map[wire.ShortID]*Peer]
 
 	// Set by Run, before anything else runs.
@@ -139,6 +140,8 @@ type Mesh struct {
 	own        *announcement // nil until made
 	version    uint64        // of it
 	restateDue bool          // it may have to change
+	restated   time.Time     // when that was looked at last
+	bumped     time.Time     // when we last said anew what our key had said elsewhere
 	unstored   bool          // there is more than Learned was told
 	linksTold  wire.Links
 }
@@ -161,6 +164,7 @@ func New(cfg Config) *Mesh {
 		epoch:    time.Now().Add(-time.Second), // a ping at 0 would have been answered
 		dials:    make(chan struct{}, maxDials),
 		stirred:  make(chan struct{}, 1),
+		learned:  make(chan struct{}, 1),
 		quic:     newTransport(cfg.Conn, cfg.Member),
 	}
 	rand.Read(m.boot[:])
@@ -219,19 +223,24 @@ func (m *Mesh) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	m.ctx, m.group = ctx, g
-	g.Go(func() error { return m.accept(ctx, listener) })
-	for _, s := range m.seeds {
-		g.Go(func() error { s.run(ctx); return nil })
-	}
-	g.Go(func() error { m.watchOuter(ctx); return nil })
 	for _, a := range m.cfg.Known {
 		if err := m.learn(a, nil); err != nil {
 			m.cfg.Log.Warn("stored member not known any more", "error", err)
 		}
 	}
+	m.mu.Lock()
 	m.unstored = false
+	m.mu.Unlock()
+	g.Go(func() error { return m.accept(ctx, listener) })
+	for _, s := range m.seeds {
+		g.Go(func() error { s.run(ctx); return nil })
+	}
+	g.Go(func() error { m.watchOuter(ctx); return nil })
 	m.stir()
 	g.Go(func() error { m.tend(ctx); return nil })
+	if m.cfg.Learned != nil {
+		g.Go(func() error { m.keepStored(ctx); return nil })
+	}
 	g.Go(func() error {
 		<-ctx.Done()
 		listener.Close()
@@ -317,9 +326,11 @@ func (m *Mesh) Moved() {
 	m.moved, m.restateDue = time.Now(), true
 	m.stir()
 	for _, p := range m.peers {
-		if s := p.session.Load(); s != nil {
+		s := p.session.Load()
+		if s != nil {
 			s.check()
-		} else {
+		}
+		if s == nil || s.suspect.Load() {
 			p.hurry()
 		}
 	}
@@ -331,7 +342,7 @@ func (m *Mesh) meet(id identity.ID, site string) (*Peer, error) {
 	defer m.mu.Unlock()
 	p := m.peers[id]
 	if p == nil {
-		if len(m.peers) >= MaxPeers {
+		if len(m.peers) >= MaxPeers-1 {
 			return nil, fmt.Errorf("more than %d peers", MaxPeers)
 		}
 		p = newPeer(m, id, m.cfg.Rate)

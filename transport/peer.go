@@ -20,6 +20,7 @@ import (
 // with it: the port stays attached when one replaces another.
 type Peer struct {
 	mesh    *Mesh
+	knownAt time.Time
 	id      identity.ID
 	session atomic.Pointer[session] // nil while there is none
 	relay   atomic.Pointer[Peer]    // by way of whom frames go while no session answers; nil without
@@ -36,9 +37,10 @@ type Peer struct {
 
 	// Guarded by Mesh.mu.
 	served   bool
-	last     *session // whose lanes take from the queue, or did
-	met      bool     // there was a session
-	byUs     bool     // the last one was dialled by us
+	rerouted time.Time // when relay changed last
+	last     *session  // whose lanes take from the queue, or did
+	met      bool      // there was a session
+	byUs     bool      // the last one was dialled by us
 	boots    boots
 	news     *announcement // nil until heard
 	untold   bool          // others are to be told of it, but newsFrom
@@ -67,7 +69,7 @@ type loss struct {
 const superframes = wire.FeatureCsum | wire.FeatureTSO | wire.FeatureUSO
 
 func newPeer(m *Mesh, id identity.ID, rate uint64) *Peer {
-	p := &Peer{mesh: m, id: id, queue: egress.New(), left: make(chan struct{}, 1)}
+	p := &Peer{mesh: m, id: id, knownAt: time.Now(), queue: egress.New(), left: make(chan struct{}, 1)}
 	p.poke = make(chan struct{}, 1)
 	p.toIt = wire.Relayed{Destination: short(id), Source: short(m.cfg.Member.ID)}
 	p.queue.SetRate(rate)
@@ -273,7 +275,7 @@ func (s *session) pathMTU() int { return int(s.data.size.Load()) + overhead }
 
 func (p *Peer) status() Status {
 	st := Status{
-		Site: p.String(), ID: p.id, State: "connecting",
+		Site: p.String(), ID: p.id, State: "connecting", Since: p.knownAt,
 		RxFrames: p.rxFrames.Load(), TxFrames: p.txFrames.Load(),
 		RxBytes: p.rxBytes.Load(), TxBytes: p.txBytes.Load(),
 	}
@@ -282,7 +284,7 @@ func (p *Peer) status() Status {
 	}
 	s := p.session.Load()
 	if r := p.relay.Load(); r != nil {
-		st.State, st.Via = "relayed", r.String()
+		st.State, st.Via, st.Since = "relayed", r.String(), p.rerouted
 		if p.news != nil {
 			st.MTU = int(p.news.MTU)
 		}
@@ -297,7 +299,7 @@ func (p *Peer) status() Status {
 	}
 	st.State, st.Since, st.Addr = "up", s.since, s.data.remote().String()
 	if s.suspect.Load() {
-		st.State = "suspect"
+		st.State, st.Since = "suspect", time.Unix(0, s.doubted.Load())
 	}
 	st.RTT = s.data.conn.ConnectionStats().SmoothedRTT
 	st.PathMTU = s.pathMTU()

@@ -3,6 +3,8 @@
 package transport
 
 import (
+	"time"
+
 	"github.com/l2bridge/l2bridge/internal/frame"
 	"github.com/l2bridge/l2bridge/transport/wire"
 )
@@ -33,6 +35,7 @@ func (m *Mesh) reroute() {
 			continue
 		}
 		p.relay.Store(relay)
+		p.rerouted = time.Now()
 		switch {
 		case relay != nil && !p.served:
 			m.attachLocked(p)
@@ -40,7 +43,6 @@ func (m *Mesh) reroute() {
 			events = append(events, p.event(EventRelayed))
 		case p.answers():
 			events = append(events, p.event(EventUp))
-			m.cfg.Log.Info("peer reached directly again", "peer", p, "addr", p.addr())
 		}
 		if !p.reachable() {
 			p.leaves()
@@ -48,6 +50,9 @@ func (m *Mesh) reroute() {
 	}
 	m.mu.Unlock()
 	for _, e := range events {
+		if e.Kind == EventUp {
+			m.cfg.Log.Info("peer reached directly again", "peer", e.Site, "addr", e.Addr)
+		}
 		m.event(e)
 	}
 }
@@ -61,7 +66,8 @@ func (m *Mesh) relayLocked(p, old *Peer) (best *Peer) {
 	}
 	id := short(p.id)
 	able := func(r *Peer) bool {
-		return r != p && r.answers() && r.session.Load().control.hello.Features&wire.FeatureRelay != 0 && r.linksTo(id)
+		s := r.session.Load()
+		return r != p && s != nil && !s.suspect.Load() && s.control.hello.Features&wire.FeatureRelay != 0 && r.linksTo(id)
 	}
 	if old != nil && able(old) {
 		return old
@@ -78,6 +84,7 @@ func (m *Mesh) relayLocked(p, old *Peer) (best *Peer) {
 // datagram that go the same way.
 type relaying struct {
 	s      *session
+	l      *lane
 	to     wire.Relayed
 	frames []*frame.Buf
 
@@ -98,6 +105,7 @@ func (r *relaying) flush() {
 	if len(r.frames) == 0 {
 		return
 	}
+	r.l.carried.Add(1)
 	if !r.pass() {
 		for _, b := range r.frames {
 			r.s.peer.drops[wire.Relay].Add(uint64(frame.Segments(b.Header(), b.Bytes())))

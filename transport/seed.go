@@ -160,9 +160,9 @@ func (s *seed) String() string { return strings.Join(s.addresses, " ") }
 // reach dials addresses for a control lane, and returns the first that answers
 // with a hello as who is wanted; anybody is while that is nil.
 func (m *Mesh) reach(ctx context.Context, addrs func(context.Context) iter.Seq[netip.AddrPort], want *Peer) (*lane, error) {
-	var session [8]byte
-	rand.Read(session[:])
 	control, errs := race(ctx, addrs, func(ctx context.Context, addr netip.AddrPort) (*lane, error) {
+		var session [8]byte
+		rand.Read(session[:])
 		l, err := m.dialLane(ctx, m.quic, addr, session, 0)
 		switch {
 		case err != nil:
@@ -192,6 +192,9 @@ var errNoAddress = errors.New("no address to dial; it has to dial us")
 
 // elsewhere notes that another member than was wanted is at an address.
 func (m *Mesh) elsewhere(addr netip.AddrPort, l *lane) error {
+	if _, err := m.meet(l.id, l.site); err != nil { // from now on it is dialled itself
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.seeds {

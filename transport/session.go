@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ var (
 	errReplaced  = errors.New("replaced by a newer connection")
 	errNotServed = errors.New("the switch has no port for it")
 	errSilent    = errors.New("nothing is heard of it any more")
+	errTwin      = errors.New("two machines run with its key")
 	errTwice     = errors.New("identity used twice: another machine runs with this site's key (a copied state directory?); each site needs its own, see l2bridge invite")
 )
 
@@ -59,6 +61,7 @@ type session struct {
 	mtu   int // of our LAN
 
 	suspect atomic.Bool   // it does not answer
+	doubted atomic.Int64  // since when, in Unix nanoseconds
 	hurry   chan struct{} // whether it does is to be found out now
 
 	tasks     sync.WaitGroup
@@ -69,7 +72,7 @@ type session struct {
 
 	// The control lane's reader's own.
 	heardHave bool
-	bad       int                        // announcements that were not good
+	news, bad int                        // announcements, and those that were not good
 	punches   map[wire.ShortID]time.Time // when the peer last had us ask whom
 
 	mu    sync.Mutex          // guards what follows
@@ -160,15 +163,13 @@ func (s *session) carry(ctx context.Context, data *lane) error {
 		})
 	}
 	s.mu.Lock()
-	s.peer, s.mtu, s.open = p, s.mesh.getLAN().mtu, true
+	s.peer, s.mtu, s.open = p, s.control.told.mtu, true
 	s.lanes[data.hello.Lane] = data
 	s.mu.Unlock()
 	run(func() error {
 		err := s.runLane(data)
 		if errors.Is(err, errNarrow) {
-			if s.dialled {
-				p.narrows(time.Now())
-			}
+			p.narrows(time.Now())
 			e := p.event(EventNarrow)
 			e.Reason = errNarrow.Error()
 			s.mesh.event(e)
@@ -228,7 +229,7 @@ func (s *session) runLane(l *lane) error {
 		})
 	}
 	p := s.peer
-	relay := &relaying{s: s}
+	relay := &relaying{s: s, l: l}
 	in := wire.Receiver{
 		MTU: s.mtu, Drops: &p.drops, Salvage: true,
 		Test: func(f []byte) bool { return p.probe.Take(f, s.mtu) },
@@ -353,6 +354,7 @@ func (s *session) take(typ uint8, body []byte) error {
 			return err
 		}
 		s.isLinked(links)
+		sleep(s.ctx, linksPause/2) // more often than it may is not read
 	case wire.TypeSeen:
 		seen, err := wire.ParseSeen(body)
 		if err != nil {
@@ -402,6 +404,13 @@ func (s *session) writeControl() error {
 			timer.Reset(again)
 		}
 		for _, message := range messages {
+			select {
+			case ack := <-s.acks: // does not wait for a long answer to a HAVE
+				if _, err := s.control.stream.Write(ack.Append(nil)); err != nil {
+					return err
+				}
+			default:
+			}
 			if _, err := s.control.stream.Write(message); err != nil {
 				return err
 			}
@@ -426,6 +435,9 @@ func (m *Mesh) adopt(s *session) (p *Peer, before *session, err error) {
 	if s.dialled {
 		p.claimed = time.Time{}
 	}
+	if s.control.conn.Context().Err() != nil || s.data.conn.Context().Err() != nil {
+		return nil, nil, errReplaced // the other side has decided already
+	}
 	if s.control.told != m.lan {
 		return nil, nil, errReplaced // by the one that is dialled next: our LAN has changed meanwhile
 	}
@@ -434,7 +446,7 @@ func (m *Mesh) adopt(s *session) (p *Peer, before *session, err error) {
 		old = nil
 	}
 	if !p.boots.admit(s.control.hello.Boot, old != nil && !old.suspect.Load()) {
-		return nil, nil, errTwice
+		return nil, nil, errTwin
 	}
 	if old != nil {
 		if crossed(old, s) && !m.keeps(s) {
@@ -506,6 +518,9 @@ func (m *Mesh) leave(p *Peer, s *session) {
 	if p.last == s {
 		p.last = nil
 	}
+	if p.session.Load() == nil {
+		p.sees = netip.AddrPort{}
+	}
 	p.judgeLocked(time.Since(s.since), context.Cause(s.ctx))
 	m.mu.Unlock()
 	p.wake()
@@ -520,7 +535,7 @@ func closeFor(conn *quic.Conn, why error) {
 		conn.CloseWithError(wire.CloseProtocol, identity.Clean(why.Error()))
 	case errors.Is(why, errReplaced):
 		conn.CloseWithError(wire.CloseReplaced, errReplaced.Error())
-	case errors.Is(why, errTwice):
+	case errors.Is(why, errTwin):
 		conn.CloseWithError(wire.CloseTwice, errTwice.Error())
 	default:
 		conn.CloseWithError(wire.CloseGoodbye, "goodbye")

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -329,7 +330,17 @@ type node struct {
 	cancel context.CancelFunc
 	done   chan error
 
+	outerMu sync.Mutex
+	outer   []netip.AddrPort
+
 	stopped sync.Once
+}
+
+// dials returns where packets of the site go or may go.
+func (n *node) dials() string {
+	n.outerMu.Lock()
+	defer n.outerMu.Unlock()
+	return fmt.Sprint(n.outer)
 }
 
 // run starts a site at an address, which dials peers.
@@ -348,7 +359,12 @@ func (w *world) run(t *testing.T, m *identity.Member, addr string, peers []strin
 		Features: wire.FeatureCsum | wire.FeatureTSO | wire.FeatureUSO,
 		Serve:    n.serve,
 		Resolve:  func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("no names here") },
-		Log:      slog.New(slog.NewTextHandler(n.log, nil)).With("at", m.Site),
+		Outer: func(_ []uint16, to []netip.AddrPort) {
+			n.outerMu.Lock()
+			n.outer = to
+			n.outerMu.Unlock()
+		},
+		Log: slog.New(slog.NewTextHandler(n.log, nil)).With("at", m.Site),
 	}
 	for _, p := range peers {
 		cfg.Dial = append(cfg.Dial, []string{p})

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -265,4 +266,59 @@ func TestHolePunch(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A member whose clock was set back since it last said where it is says it anew, as
+// the newest.
+func TestClockSetBack(t *testing.T) {
+	ms := members(t, "home", "office", "cabin")
+	var future [][]byte // what home knows of office
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(24 * time.Hour)
+		w := newWorld()
+		home := w.run(t, ms[0], homeAddr, nil, known(homeAddr), func(c *transport.Config) {
+			c.Learned = func(all [][]byte) { future = all }
+		})
+		office := w.run(t, ms[1], "192.0.2.20", []string{homePort}, known("192.0.2.20"))
+		until(t, "up", time.Second, all("up", home, office))
+		time.Sleep(time.Second) // until they have told each other
+		office.stop()
+		home.stop()
+	})
+	if len(future) != 1 {
+		t.Fatalf("%d announcements kept, want 1", len(future))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home := w.run(t, ms[0], homeAddr, nil, known(homeAddr), func(c *transport.Config) { c.Known = future })
+		office := w.run(t, ms[1], officeAddr, []string{homePort}, known(officeAddr))
+		until(t, "up", 2*time.Second, all("up", home, office))
+		time.Sleep(5 * time.Second)
+		// Cabin hears of office from home alone, and office not of cabin.
+		w.set(func() {
+			w.cut = func(from, to netip.Addr) bool { return from.String() == officeAddr && to.String() == "192.0.2.3" }
+		})
+		cabin := w.run(t, ms[2], "192.0.2.3", []string{homePort}, known("192.0.2.3"))
+		until(t, "cabin knows where office is", 3*time.Second, func() bool {
+			return cabin.state("office").State != "" && strings.Contains(cabin.dials(), officeAddr)
+		})
+	})
+}
+
+// Another member at an address that was given by hand is dialled like any other.
+func TestAnotherAtTheAddress(t *testing.T) {
+	ms := members(t, "home", "office", "cabin")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home := w.run(t, ms[0], homeAddr, nil)
+		office := w.run(t, ms[1], officeAddr, []string{homePort})
+		until(t, "up", time.Second, connected(home, office))
+		home.kill()
+		cabin := w.run(t, ms[2], homeAddr, nil)
+		until(t, "cabin at home's address", 10*time.Second, connected(cabin, office))
+		time.Sleep(10 * time.Second)
+		if st := office.state("home"); st.State != "down" {
+			t.Errorf("home is %+v", st)
+		}
+	})
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/l2bridge/l2bridge/internal/control"
 	"github.com/l2bridge/l2bridge/internal/frame"
 	"github.com/l2bridge/l2bridge/internal/tap"
+	"github.com/l2bridge/l2bridge/transport"
 )
 
 // backend answers commands for a running site.
@@ -58,6 +59,9 @@ func (b backend) Status() control.Status {
 			st.Hints = append(st.Hints, fmt.Sprintf("site %s does not answer at present", p.Site))
 		case p.State == "down" && !p.Unknown:
 			st.Hints = append(st.Hints, fmt.Sprintf("site %s is gone: is l2bridge running there, and can it reach UDP %d here?", p.Site, s.port()))
+			if p.Error != "" {
+				st.Hints = append(st.Hints, p.Error)
+			}
 		case p.State == "up" && st.MTU != 0 && p.MTU != st.MTU:
 			st.Hints = append(st.Hints, fmt.Sprintf("site %s has MTU %d, this one %d: frames above the smaller one are dropped; give both the same", p.Site, p.MTU, st.MTU))
 		case p.State != "up" && p.Error != "":
@@ -244,8 +248,10 @@ func (s *site) noteState() (control.State, int64) {
 	return s.state, since(s.since)
 }
 
-// judge says how the site is as a whole.
+// judge says how the site is as a whole. A site that has been away for long is no
+// trouble any more: it was switched off for good.
 func (s *site) judge() control.State {
+	const forgotten = 24 * time.Hour
 	if !s.withTAP(func(*tap.Device) {}) {
 		return control.StateDown
 	}
@@ -253,7 +259,9 @@ func (s *site) judge() control.State {
 		return control.StateLoop
 	}
 	up, suspect, known := 0, 0, 0
-	peers := s.mesh.Peers()
+	peers := slices.DeleteFunc(s.mesh.Peers(), func(p transport.Status) bool {
+		return (p.State == "down" || p.State == "connecting") && !p.Since.IsZero() && time.Since(p.Since) > forgotten
+	})
 	for _, p := range peers {
 		switch p.State {
 		case "up", "relayed":

@@ -88,11 +88,6 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 		return err
 	}
 
-	known, err := loadLearned(dir)
-	if err != nil {
-		return err
-	}
-
 	s := &site{
 		cfg: cfg, log: log, dir: dir, member: member,
 		changed: make(chan struct{}, 1),
@@ -132,7 +127,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 		Through:   s.through,
 		Outer:     s.setOuter,
 		Addresses: s.advertised,
-		Known:     known,
+		Known:     s.loadLearned(),
 		Learned:   s.keepLearned,
 		Changed:   s.peersChanged,
 		Event:     s.peerEvent,
@@ -144,7 +139,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	g.Go(func() error { return s.serveTAP(ctx, dev) })
 	g.Go(func() error { return s.mesh.Run(ctx) })
 	g.Go(func() error { return server.Serve(ctx, backend{s}) })
-	g.Go(func() error { return followRoaming(ctx, s.mesh.Moved) })
+	g.Go(func() error { followRoaming(ctx, log, s.mesh.Moved); return nil })
 	g.Go(func() error { s.followState(ctx); return nil })
 	g.Go(func() error { followLoad(ctx, log); return nil })
 	g.Go(func() error { s.keepSafe(ctx); return nil })

@@ -30,9 +30,13 @@ func loadMembers(dir *identity.Dir) (addrs []string, err error) {
 }
 
 // loadLearned returns the announcements of other members. They are signed; whoever
-// reads them judges them.
-func loadLearned(dir *identity.Dir) (announcements [][]byte, err error) {
-	return announcements, readJSON(dir, learnedFile, &announcements)
+// reads them judges them. A file that is damaged is no loss: all is learned again.
+func (s *site) loadLearned() (announcements [][]byte) {
+	if err := readJSON(s.dir, learnedFile, &announcements); err != nil {
+		s.log.Warn("members learned are not read", "error", err)
+		return nil
+	}
+	return announcements
 }
 
 // keepLearned stores what was learned of other members. Without it they are
