@@ -49,6 +49,11 @@ check: vet ## what needs no root: format, vet, unit tests with the race detector
 race: ## unit tests ten times over with the race detector, in another order each time
 	$(GO) test -race -shuffle=on -count=10 $$($(GO) list ./... | grep -v -e /test$$ -e /test/lab$$)
 
+.PHONY: soak
+soak: ## a simulated day of ten sites in LIVES (24) lives, and every trouble 60 times; over an hour; SEED=n
+	$(GO) test -v -count=1 -timeout 12h -run 'TestTenSites|TestTroubles|TestHour' ./transport -seed $(or $(SEED),0) \
+		-lives $(or $(LIVES),24) -life 1h -runs 60 | grep -v ' level='
+
 .PHONY: e2e
 e2e: root need ## end-to-end tests, as users run it, without the race detector; E2E=REGEXP picks some
 	$(GO) test -v -count=1 -timeout 20m -run '$(E2E)' ./test

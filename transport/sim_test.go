@@ -91,8 +91,13 @@ func (w *world) AddNode(addr net.Addr, r simnet.PacketReceiver) {
 func (w *world) SendPacket(p simnet.Packet) error {
 	w.mu.Lock()
 	from, dst := addrPort(p.From), addrPort(p.To)
+	mute := w.mute[from]
 	if n := w.nats[from.Addr()]; n != nil {
 		from = n.leaves(from, dst)
+		p.From = net.UDPAddrFromAddrPort(from)
+	}
+	if now, ok := w.moved[from.Addr()]; ok {
+		from = netip.AddrPortFrom(now, from.Port())
 		p.From = net.UDPAddrFromAddrPort(from)
 	}
 	for _, n := range w.nats {
@@ -100,13 +105,9 @@ func (w *world) SendPacket(p simnet.Packet) error {
 			dst = n.enters(dst, from)
 		}
 	}
-	if now, ok := w.moved[from.Addr()]; ok {
-		from = netip.AddrPortFrom(now, from.Port())
-		p.From = net.UDPAddrFromAddrPort(from)
-	}
 	to := w.nodes[w.isAt(dst)]
 	w.packets++
-	lost := w.cut != nil && w.cut(from.Addr(), dst.Addr()) || w.dark || len(p.Data) > w.mtu || w.mute[addrPort(p.From)] || w.rng.Float64() < w.loss
+	lost := w.cut != nil && w.cut(from.Addr(), dst.Addr()) || w.dark || len(p.Data) > w.mtu || mute || w.rng.Float64() < w.loss
 	if lost {
 		w.losses = append(w.losses, time.Now())
 	}

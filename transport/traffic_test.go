@@ -4,6 +4,7 @@ package transport_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -84,4 +85,16 @@ func (f *traffic) gap(from, to string, since time.Time) (longest time.Duration) 
 		}
 	}
 	return max(longest, time.Since(since))
+}
+
+// lost returns the frames that were sent since and have not come.
+func (f *traffic) lost(since time.Time) (all []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, p := range f.sent {
+		if !p.at.Before(since) && p.came.IsZero() {
+			all = append(all, fmt.Sprintf("%d from %s to %s", int(f.first)+i, p.from, p.to))
+		}
+	}
+	return all
 }
