@@ -28,6 +28,7 @@ const (
 // Server is one that gives a service.
 type Server struct {
 	Service Service
+	VLAN    uint16           // 0 when untagged
 	Port    string           // of the switch: where it is
 	Addr    netip.Addr       // DHCP: its server identifier (RFC 2132, 9.7); Router: its source
 	MAC     net.HardwareAddr // nil when only its clients were heard
@@ -96,20 +97,25 @@ func IsService(f []byte) bool {
 // that no peer has is word of one on our LAN.
 func (s *Servers) Heard(port string, local bool, f []byte) {
 	l := frame.Dissect(f)
+	_, src := frame.Stations(f)
+	n := Server{VLAN: src.VLAN(), Port: port, MAC: src.MAC()}
 	switch {
 	case l.L4 == 0:
 	case l.Type == frame.TypeIPv6:
 		if addr, ok := parseRA(f, l); ok {
-			s.note(Server{Router, port, addr, bytes.Clone(f[6:12])})
+			n.Service, n.Addr = Router, addr
+			s.note(n)
 		}
 	case l.Type == frame.TypeIPv4 && l.Proto == frame.ProtoUDP:
 		m, ok := parseDHCP(f[l.L4:])
+		n.Service, n.Addr = DHCP, m.server
 		switch {
 		case !ok:
 		case m.answer:
-			s.note(Server{DHCP, port, m.server, bytes.Clone(f[6:12])})
+			s.note(n)
 		case local:
-			s.note(Server{DHCP, port, m.server, nil})
+			n.MAC = nil
+			s.note(n)
 		}
 	}
 }
@@ -182,7 +188,7 @@ func parseRA(f []byte, l frame.Layers) (addr netip.Addr, ok bool) {
 // isSame reports whether two servers are one, which may have moved. Two routers
 // of one maker have the same address, so where a MAC is known it decides.
 func (s Server) isSame(t Server) bool {
-	return s.Service == t.Service && (bytes.Equal(s.MAC, t.MAC) && s.Addr == t.Addr ||
+	return s.Service == t.Service && s.VLAN == t.VLAN && (bytes.Equal(s.MAC, t.MAC) && s.Addr == t.Addr ||
 		s.Addr == t.Addr && (s.MAC == nil || t.MAC == nil))
 }
 
@@ -211,25 +217,31 @@ func (s *Servers) note(n Server) {
 	s.all = append(s.all, known{n, now})
 }
 
-// Rivals returns the servers of a service if they are at more ports than one, and
-// have answered in the last ten minutes; else none. They are ordered by port and
-// address.
+// Rivals returns the servers of a service that have answered in the last ten
+// minutes, in those VLANs where they are at more ports than one. They are ordered
+// by VLAN, port and address.
 func (s *Servers) Rivals(of Service) (all []Server) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ports := make(map[string]bool)
+	first := make(map[uint16]string) // port, by VLAN
+	rivals := make(map[uint16]bool)
 	for _, k := range s.all {
 		if k.Service == of && now.Sub(k.last) <= serverShown {
 			all = append(all, k.Server)
-			ports[k.Port] = true
+			if port, ok := first[k.VLAN]; !ok {
+				first[k.VLAN] = k.Port
+			} else if port != k.Port {
+				rivals[k.VLAN] = true
+			}
 		}
 	}
-	if len(ports) < 2 {
+	all = slices.DeleteFunc(all, func(v Server) bool { return !rivals[v.VLAN] })
+	if len(all) == 0 {
 		return nil
 	}
 	slices.SortFunc(all, func(a, b Server) int {
-		return cmp.Or(cmp.Compare(a.Port, b.Port), a.Addr.Compare(b.Addr), bytes.Compare(a.MAC, b.MAC))
+		return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), cmp.Compare(a.Port, b.Port), a.Addr.Compare(b.Addr), bytes.Compare(a.MAC, b.MAC))
 	})
 	return all
 }

@@ -271,6 +271,9 @@ func serverNames(servers []guard.Server) string {
 		if v.MAC != nil {
 			name += " (" + v.MAC.String() + ")"
 		}
+		if v.VLAN != 0 {
+			name += fmt.Sprintf(" in VLAN %d", v.VLAN)
+		}
 		if v.Port == control.LocalPort {
 			name += " on this LAN"
 		} else {
