@@ -76,8 +76,8 @@ func TestStormIsCapped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if counts["storm"]+uint64(got) < frames*9/10 {
-		t.Errorf("%d counted as storm, %d crossed, %d sent", counts["storm"], got, frames)
+	if counts["storm"] < frames/2 { // some may overrun the TAP, and some be refused at the other site
+		t.Errorf("%d counted as storm, %d crossed, %d sent: %v", counts["storm"], got, frames, counts)
 	}
 	upA.WaitOutput(recvWait, "storm capped")
 	ping(t, a.Namespace, b.Addr4, recvWait)
