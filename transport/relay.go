@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/l2bridge/l2bridge/internal/frame"
+	"github.com/l2bridge/l2bridge/transport/egress"
 	"github.com/l2bridge/l2bridge/transport/wire"
 )
 
@@ -18,6 +19,16 @@ import (
 func (p *Peer) answers() bool {
 	s := p.session.Load()
 	return s != nil && !s.suspect.Load()
+}
+
+// underway is how long after a session was made what went by a relay before may
+// still come.
+const underway = egress.MaxAge
+
+// settled reports whether all that comes from the member comes directly.
+func (p *Peer) settled() bool {
+	s := p.session.Load()
+	return s != nil && !s.suspect.Load() && time.Since(s.since) >= underway
 }
 
 // reachable reports whether frames for the member go anywhere.
@@ -119,13 +130,13 @@ func (r *relaying) flush() {
 }
 
 // pass delivers frames to us, or relays them on, and reports false when neither is
-// to be: a member passes for another only while that has no session with us and
-// the sender has one with it.
+// to be: a member passes for another only while that has no session with us, or
+// for a moment more, and the sender has one with it.
 func (r *relaying) pass() bool {
 	s, m := r.s, r.s.mesh
 	if r.to.Destination == short(m.cfg.Member.ID) {
 		from := m.byShort(r.to.Source)
-		if from == nil || from == s.peer || from.answers() || !s.peer.linksTo(r.to.Source) {
+		if from == nil || from == s.peer || from.settled() || !s.peer.linksTo(r.to.Source) {
 			return false
 		}
 		from.deliver(r.frames)

@@ -229,6 +229,43 @@ func TestRelay(t *testing.T) {
 	})
 }
 
+// What is on its way by a relay when there is a direct path arrives too.
+func TestRelayToDirect(t *testing.T) {
+	ms := members(t, "home", "office", "cabin")
+	for run := range 5 {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			w.latency += time.Duration(run) * 3 * time.Millisecond
+			const cabinAddr = "192.0.2.3"
+			w.cut = func(a, b netip.Addr) bool { return a.String() != homeAddr && b.String() != homeAddr }
+			w.run(t, ms[0], homeAddr, nil, known(homeAddr))
+			office := w.run(t, ms[1], officeAddr, []string{homePort}, known(officeAddr))
+			cabin := w.run(t, ms[2], cabinAddr, []string{homePort}, known(cabinAddr))
+			until(t, "relayed", 2*time.Second, all("relayed", office, cabin))
+			time.Sleep(5 * time.Second)
+			f := &traffic{t: t}
+			f.at(office)
+			f.at(cabin)
+			began := time.Now()
+			w.set(func() { w.cut = nil })
+			for time.Since(began) < 10*time.Second {
+				f.send(office, "cabin", 100)
+				f.send(cabin, "office", 100)
+				time.Sleep(time.Millisecond)
+			}
+			time.Sleep(time.Second)
+			if !all("up", office, cabin)() {
+				t.Error("not direct")
+			}
+			// When both dial at once, one session gives way to the other, and with
+			// it goes what was on its way: one each millisecond of a round trip.
+			if lost := f.lost(began); len(lost) > int(2*w.latency/time.Millisecond) || len(office.Drops())+len(cabin.Drops()) > 0 {
+				t.Errorf("%d frames are lost: %v; %v %v", len(lost), lost[:min(5, len(lost))], office.Drops(), cabin.Drops())
+			}
+		})
+	}
+}
+
 // Holes are punched where NATs let them be.
 func TestHolePunch(t *testing.T) {
 	for _, tt := range []struct {

@@ -409,6 +409,7 @@ func (m *mesh) settles() (took time.Duration, ok bool) {
 			}
 		}
 	}
+	m.flow(time.Second) // sessions that were just made may have crossed others
 	ok = m.arrives()
 	m.pairs(func(i, j int) {
 		if m.direct(i, j) {
