@@ -75,56 +75,58 @@ func TestProbesEndHere(t *testing.T) {
 // learned, but for probes and what the gateway itself sends.
 func TestCut(t *testing.T) {
 	t.Parallel()
-	s, l := newLoopSite(t)
-	s.local.input(hello(here))
-	s.a.input(hello(a1))
-	all := []*port{s.local, s.a, s.b, s.c}
-	for _, p := range all {
-		p.take()
-	}
-	before := s.Stations()
-
-	s.SetLoop(true, true)
-	late := attach(t, s.Switch, "site-d", bridge.Mesh, 10)
-	for _, p := range []*port{s.local, s.a, late} {
-		p.input(hello(77), between(77, here), between(77, a1), between(77, unknown), between(here, a1))
-	}
-	s.local.input(probe(guard.KindLoop, other, "net"))
-	for _, p := range append(all, late) {
-		if got := p.take(); len(got) > 0 {
-			t.Errorf("%s was sent %x", p, got)
+	synctest.Test(t, func(t *testing.T) { // ages are listed
+		s, l := newLoopSite(t)
+		s.local.input(hello(here))
+		s.a.input(hello(a1))
+		all := []*port{s.local, s.a, s.b, s.c}
+		for _, p := range all {
+			p.take()
 		}
-	}
-	if diff := cmp.Diff(before, s.Stations()); diff != "" {
-		t.Errorf("stations (-before +after):\n%s", diff)
-	}
-	want := []bridge.Drop{
-		{Reason: "loop", Port: "local", Count: 5},
-		{Reason: "loop", Port: "site-a", Count: 5},
-		{Reason: "loop", Port: "site-d", Count: 5},
-	}
-	if diff := cmp.Diff(want, s.Drops()); diff != "" {
-		t.Errorf("drops (-want +got):\n%s", diff)
-	}
-	if !l.Judge().Cut {
-		t.Error("a probe was not heard")
-	}
+		before := s.Stations()
 
-	b := l.Frame(guard.KindLoop)
-	s.Send(bridge.Local, b)
-	s.Send(bridge.Mesh, b)
-	b.Release()
-	for _, p := range append(all, late) {
-		if got := len(p.take()); got != 1 {
-			t.Errorf("%s was sent %d of our frames, want 1", p, got)
+		s.SetLoop(true, true)
+		late := attach(t, s.Switch, "site-d", bridge.Mesh, 10)
+		for _, p := range []*port{s.local, s.a, late} {
+			p.input(hello(77), between(77, here), between(77, a1), between(77, unknown), between(here, a1))
 		}
-	}
+		s.local.input(probe(guard.KindLoop, other, "net"))
+		for _, p := range append(all, late) {
+			if got := p.take(); len(got) > 0 {
+				t.Errorf("%s was sent %x", p, got)
+			}
+		}
+		if diff := cmp.Diff(before, s.Stations()); diff != "" {
+			t.Errorf("stations (-before +after):\n%s", diff)
+		}
+		want := []bridge.Drop{
+			{Reason: "loop", Port: "local", Count: 5},
+			{Reason: "loop", Port: "site-a", Count: 5},
+			{Reason: "loop", Port: "site-d", Count: 5},
+		}
+		if diff := cmp.Diff(want, s.Drops()); diff != "" {
+			t.Errorf("drops (-want +got):\n%s", diff)
+		}
+		if !l.Judge().Cut {
+			t.Error("a probe was not heard")
+		}
 
-	s.SetLoop(false, false)
-	s.local.input(between(here, a1))
-	if got := len(s.a.take()); got != 1 {
-		t.Errorf("after the cut the peer was sent %d frames, want 1", got)
-	}
+		b := l.Frame(guard.KindLoop)
+		s.Send(bridge.Local, b)
+		s.Send(bridge.Mesh, b)
+		b.Release()
+		for _, p := range append(all, late) {
+			if got := len(p.take()); got != 1 {
+				t.Errorf("%s was sent %d of our frames, want 1", p, got)
+			}
+		}
+
+		s.SetLoop(false, false)
+		s.local.input(between(here, a1))
+		if got := len(s.a.take()); got != 1 {
+			t.Errorf("after the cut the peer was sent %d frames, want 1", got)
+		}
+	})
 }
 
 // TestPeerAsksForFlush: a peer's word that what is behind it has moved makes us

@@ -5,6 +5,7 @@ package bridge_test
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -22,16 +23,18 @@ func listing(t *testing.T, sw *bridge.Switch, want ...bridge.Station) {
 
 func TestStationsAreInOrder(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, bridge.Config{})
-	tag := []byte{0x81, 0, 0, 5, 8, 0}
-	s.a.input(ether(broadcast, mac(1), tag...), hello(2))
-	s.local.input(hello(3), hello(1))
-	listing(t, s.Switch,
-		bridge.Station{Station: station(1), Port: "local"},
-		bridge.Station{Station: station(2), Port: "site-a"},
-		bridge.Station{Station: station(3), Port: "local"},
-		bridge.Station{Station: frame.NewStation(mac(1), 5), Port: "site-a"},
-	)
+	synctest.Test(t, func(t *testing.T) { // ages are listed
+		s := newSite(t, bridge.Config{})
+		tag := []byte{0x81, 0, 0, 5, 8, 0}
+		s.a.input(ether(broadcast, mac(1), tag...), hello(2))
+		s.local.input(hello(3), hello(1))
+		listing(t, s.Switch,
+			bridge.Station{Station: station(1), Port: "local"},
+			bridge.Station{Station: station(2), Port: "site-a"},
+			bridge.Station{Station: station(3), Port: "local"},
+			bridge.Station{Station: frame.NewStation(mac(1), 5), Port: "site-a"},
+		)
+	})
 }
 
 func TestPortName(t *testing.T) {
@@ -49,43 +52,45 @@ func TestPortName(t *testing.T) {
 // TestStaticOutlivesItsPort follows a static entry whose port comes and goes.
 func TestStaticOutlivesItsPort(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, bridge.Config{})
-	pin := bridge.Station{Station: station(41), Port: "site-d", Static: true}
-	s.b.input(hello(41)) // what was learned gives way
-	if err := s.AddStatic(pin.Station, pin.Port); err != nil {
-		t.Fatal(err)
-	}
-	listing(t, s.Switch, pin)
-
-	attach(t, s.Switch, "site-e", bridge.Mesh, 10)
-	listing(t, s.Switch, pin)
-	if _, _, ok := s.Behind(station(41)); ok {
-		t.Error("a static entry is at the port of another site")
-	}
-	s.local.input(between(here, 41))
-	if got := len(s.a.take()); got != 1 {
-		t.Errorf("a station whose port is away is flooded %d times, want once", got)
-	}
-	s.Delete(station(here))
-
-	s.b.input(hello(41)) // not bound as long as its port is away
-	listing(t, s.Switch, bridge.Station{Station: station(41), Port: "site-b"})
-
-	for range 2 {
-		d := attach(t, s.Switch, "site-d", bridge.Mesh, 10)
+	synctest.Test(t, func(t *testing.T) { // ages are listed
+		s := newSite(t, bridge.Config{})
+		pin := bridge.Station{Station: station(41), Port: "site-d", Static: true}
+		s.b.input(hello(41)) // what was learned gives way
+		if err := s.AddStatic(pin.Station, pin.Port); err != nil {
+			t.Fatal(err)
+		}
 		listing(t, s.Switch, pin)
-		s.b.input(hello(41))
+
+		attach(t, s.Switch, "site-e", bridge.Mesh, 10)
 		listing(t, s.Switch, pin)
-		d.detach()
-		listing(t, s.Switch, pin)
-	}
-	if diff := cmp.Diff(map[frame.Station]string{pin.Station: pin.Port}, s.Statics()); diff != "" {
-		t.Errorf("static entries (-want +got):\n%s", diff)
-	}
-	if !s.Delete(pin.Station) || s.Delete(pin.Station) {
-		t.Error("a waiting static entry is not deleted once")
-	}
-	listing(t, s.Switch)
+		if _, _, ok := s.Behind(station(41)); ok {
+			t.Error("a static entry is at the port of another site")
+		}
+		s.local.input(between(here, 41))
+		if got := len(s.a.take()); got != 1 {
+			t.Errorf("a station whose port is away is flooded %d times, want once", got)
+		}
+		s.Delete(station(here))
+
+		s.b.input(hello(41)) // not bound as long as its port is away
+		listing(t, s.Switch, bridge.Station{Station: station(41), Port: "site-b"})
+
+		for range 2 {
+			d := attach(t, s.Switch, "site-d", bridge.Mesh, 10)
+			listing(t, s.Switch, pin)
+			s.b.input(hello(41))
+			listing(t, s.Switch, pin)
+			d.detach()
+			listing(t, s.Switch, pin)
+		}
+		if diff := cmp.Diff(map[frame.Station]string{pin.Station: pin.Port}, s.Statics()); diff != "" {
+			t.Errorf("static entries (-want +got):\n%s", diff)
+		}
+		if !s.Delete(pin.Station) || s.Delete(pin.Station) {
+			t.Error("a waiting static entry is not deleted once")
+		}
+		listing(t, s.Switch)
+	})
 }
 
 // TestStaticFindsNoRoom: an entry that cannot be made leaves what was there.

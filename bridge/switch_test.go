@@ -218,24 +218,26 @@ func TestForwardReserved(t *testing.T) {
 
 func TestMovesAtOnce(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, bridge.Config{})
-	s.local.input(hello(here))
-	for i, p := range []*port{s.a, s.b, s.local, s.c, s.a} {
-		p.input(hello(a1))
-		want := bridge.Station{Station: station(a1), Port: p.name, Moves: i}
-		if got := s.Stations()[1]; got != want {
-			t.Errorf("after a frame from %s: %+v, want %+v", p, got, want)
+	synctest.Test(t, func(t *testing.T) { // ages are listed
+		s := newSite(t, bridge.Config{})
+		s.local.input(hello(here))
+		for i, p := range []*port{s.a, s.b, s.local, s.c, s.a} {
+			p.input(hello(a1))
+			want := bridge.Station{Station: station(a1), Port: p.name, Moves: i}
+			if got := s.Stations()[1]; got != want {
+				t.Errorf("after a frame from %s: %+v, want %+v", p, got, want)
+			}
+			name, _, ok := s.Behind(station(a1))
+			if name != p.name || !ok {
+				t.Errorf("after a frame from %s it is behind %q, %v", p, name, ok)
+			}
 		}
-		name, _, ok := s.Behind(station(a1))
-		if name != p.name || !ok {
-			t.Errorf("after a frame from %s it is behind %q, %v", p, name, ok)
+		s.a.take()
+		s.local.input(between(here, a1))
+		if got := s.a.take(); len(got) != 1 {
+			t.Errorf("the port that the station is behind was sent %x", got)
 		}
-	}
-	s.a.take()
-	s.local.input(between(here, a1))
-	if got := s.a.take(); len(got) != 1 {
-		t.Errorf("the port that the station is behind was sent %x", got)
-	}
+	})
 }
 
 // TestLostPeerIsForgotten has a peer go: what was sent to its stations is
