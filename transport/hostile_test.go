@@ -61,7 +61,7 @@ func (e *evil) dial(settings ...func(*quic.Config)) *quic.Conn {
 }
 
 func (e *evil) hello(session, lane byte) wire.Hello {
-	return wire.Hello{ID: e.member.ID, Session: [8]byte{session}, Lane: lane, ConnIDLen: 17, MTU: 1500}
+	return wire.Hello{ID: e.member.ID, Session: [8]byte{session}, Lane: lane, ConnIDLen: 17, MTU: 1500, Features: wire.FeatureRelay | wire.FeatureVia}
 }
 
 // say opens the control stream and writes to it.
