@@ -379,14 +379,11 @@ const blackHole = 3 * time.Second
 // session starts at the least that QUIC needs.
 var errNarrow = errors.New("path has become narrower")
 
-// fresh is how long ago the peer must have been heard on the control lane for
-// silence about probes to be the path's width, and not the path: it says that it
-// is alive every second.
-const fresh = 3 * heartbeat / 2
-
 // watchPath sees whether datagrams of the greatest size arrive. As long as such
-// are being sent it has one a second answered by way of the control lane.
-func (l *lane) watchPath(ctx context.Context, control *lane) error {
+// are being sent it has one a second answered by way of the control lane. While the
+// session is suspect nothing has an answer, which is no matter of size: a path that
+// is dark in one direction would pass for narrow.
+func (l *lane) watchPath(ctx context.Context, suspect *atomic.Bool) error {
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
 	var sent, acked uint64 // nonces
@@ -404,9 +401,9 @@ func (l *lane) watchPath(ctx context.Context, control *lane) error {
 			continue
 		}
 		switch now := time.Now(); {
-		case since.IsZero():
+		case since.IsZero(), suspect.Load():
 			since = now
-		case now.Sub(since) >= blackHole && now.Sub(time.Unix(0, control.heard.Load())) < fresh:
+		case now.Sub(since) >= blackHole:
 			return errNarrow
 		}
 		sent++

@@ -555,6 +555,38 @@ func TestNarrowPath(t *testing.T) {
 	})
 }
 
+// A path that is dark in one direction is not a narrow one.
+func TestOneWayIsNotNarrow(t *testing.T) {
+	ms := members(t, "home", "office")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home := w.run(t, ms[0], homeAddr, nil)
+		var narrow atomic.Int32
+		office := w.run(t, ms[1], officeAddr, []string{homePort}, func(c *transport.Config) {
+			c.Event = func(e transport.Event) {
+				if e.Kind == transport.EventNarrow {
+					narrow.Add(1)
+				}
+			}
+		})
+		until(t, "up", time.Second, connected(home, office))
+		for _, lasts := range []time.Duration{2, 4, 10} {
+			for tick := range 100 {
+				for range 5 {
+					office.send("home", numbered(1, 1400)) // datagrams are filled
+				}
+				dark := time.Duration(tick)*100*time.Millisecond < lasts*time.Second
+				w.set(func() { w.cut = func(_, to netip.Addr) bool { return dark && to.String() == homeAddr } })
+				time.Sleep(100 * time.Millisecond)
+			}
+			time.Sleep(3 * time.Second)
+		}
+		if n := narrow.Load(); n > 0 {
+			t.Errorf("was taken for narrow %d times", n)
+		}
+	})
+}
+
 // superframe returns a TCP segment train that tells its number in each segment.
 func superframe(n, segments int) *frame.Buf {
 	const hdr, size = 14 + 20 + 20, 1400

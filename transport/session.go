@@ -238,7 +238,7 @@ func (s *session) runLane(l *lane) error {
 	run(func() error { return l.receive(next, in, s.acks, p.deliver, relay.flush) })
 	run(func() error { return l.send(ctx, out, &p.tooLarge) })
 	run(func() error { return l.beat(ctx) })
-	run(func() error { return l.watchPath(ctx, s.control) })
+	run(func() error { return l.watchPath(ctx, &s.suspect) })
 	run(func() error { return readControl(l.stream, nil) })
 	select {
 	case <-ctx.Done():
