@@ -50,14 +50,20 @@ func Binary(t testing.TB) string {
 	return built.path
 }
 
-// Main runs a package's tests and removes what Binary built. Call it from
-// TestMain; it does not return.
-func Main(m *testing.M) {
+// Main runs a package's tests, calls what is to be done after them, and removes
+// what Binary built. Call it from TestMain; it does not return.
+func Main(m *testing.M, after ...func() error) {
 	// Else each command built with the race detector sleeps a second at its end.
 	os.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0"))
 	status := m.Run()
 	if built.dir != "" {
 		os.RemoveAll(built.dir)
+	}
+	for _, f := range after {
+		if err := f(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = 1
+		}
 	}
 	os.Exit(status)
 }

@@ -90,10 +90,10 @@ type Station struct {
 
 // args puts the site's own paths behind a command's arguments.
 func (s *Site) args(args []string) []string {
-	args = append(slices.Clone(args),
-		"--config", filepath.Join(s.dir, "config.toml"),
-		"--state-dir", filepath.Join(s.dir, "state"),
-		"--socket", s.Socket())
+	args = append(slices.Clone(args), "--config", filepath.Join(s.dir, "config.toml"), "--socket", s.Socket())
+	if !slices.Contains(args, "--state-dir") {
+		args = append(args, "--state-dir", filepath.Join(s.dir, "state"))
+	}
 	if s.instance != "" {
 		args = append(args, "-n", s.instance)
 	}
@@ -151,6 +151,32 @@ func (s *Site) Start(args ...string) *Process {
 	s.t.Helper()
 	return s.Gateway.Start(Binary(s.t), s.args(args)...)
 }
+
+// StartBy is Start by way of another command, which runs it, such as prlimit.
+func (s *Site) StartBy(runner []string, args ...string) *Process {
+	s.t.Helper()
+	return s.Gateway.Start(runner[0], slices.Concat(runner[1:], []string{Binary(s.t)}, s.args(args))...)
+}
+
+// StartOnSmallDisk is Start with the state directory on a disk of its own, of
+// [SmallDiskBytes], which goes with the process. See [Process.SmallDisk].
+func (s *Site) StartOnSmallDisk(args ...string) *Process {
+	s.t.Helper()
+	disk := filepath.Join(s.dir, "disk")
+	const script = `set -e
+mkdir -p "$1"
+mount -t tmpfs -o size="$2",mode=0700 tmpfs "$1"
+cp -a "$3"/. "$1"/
+shift 3
+exec "$@"`
+	p := s.StartBy([]string{"sh", "-c", script, "sh", disk, fmt.Sprint(SmallDiskBytes), filepath.Join(s.dir, "state")},
+		append(slices.Clone(args), "--state-dir", disk)...)
+	p.smallDisk = disk
+	return p
+}
+
+// SmallDiskBytes is how much [Site.StartOnSmallDisk] has room for.
+const SmallDiskBytes = 256 << 10
 
 // Up starts the site and waits until it is ready.
 func (s *Site) Up(args ...string) *Process {
@@ -253,4 +279,18 @@ func Link(a, b *Site, flagsA, flagsB []string) (upA, upB *Process) {
 	a.WaitUp(1)
 	b.WaitUp(1)
 	return upA, upB
+}
+
+// LinkAll founds a network at the first site and has the others join it by
+// tokens of the first, each with the flags that it is given. It does not wait
+// until they see each other.
+func LinkAll(sites []*Site, flags func(site *Site) []string) map[*Site]*Process {
+	founder := sites[0]
+	founder.t.Helper()
+	founder.Init(flags(founder)...)
+	up := map[*Site]*Process{founder: founder.Up()}
+	for _, site := range sites[1:] {
+		up[site] = site.Join(founder.Invite(site.Name), flags(site)...)
+	}
+	return up
 }

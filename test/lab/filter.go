@@ -16,7 +16,7 @@ import (
 type Filter struct{ ns *Namespace }
 
 // Filter has nftables give a verdict, as "drop", on what matches at a hook, as
-// "output". A namespace has one filter at a time.
+// "output". A namespace has one filter; another takes its place.
 func (n *Namespace) Filter(hook, verdict string, matches ...string) *Filter {
 	n.t.Helper()
 	var rules strings.Builder
@@ -24,7 +24,9 @@ func (n *Namespace) Filter(hook, verdict string, matches ...string) *Filter {
 		fmt.Fprintf(&rules, "\t\t%s counter name hits %s\n", match, verdict)
 	}
 	path := filepath.Join(n.t.TempDir(), "filter.nft")
-	n.must("write filter", os.WriteFile(path, fmt.Appendf(nil, `table inet lab {
+	n.must("write filter", os.WriteFile(path, fmt.Appendf(nil, `table inet lab
+delete table inet lab
+table inet lab {
 	counter hits { }
 	chain lab {
 		type filter hook %s priority 0;
@@ -52,5 +54,11 @@ func (f *Filter) Hits() (packets int) {
 // Remove takes the filter away.
 func (f *Filter) Remove() {
 	f.ns.t.Helper()
-	f.ns.MustRun("nft", "delete", "table", "inet", "lab")
+	f.ns.Unfilter()
+}
+
+// Unfilter takes the namespace's filter away.
+func (n *Namespace) Unfilter() {
+	n.t.Helper()
+	n.MustRun("nft", "delete", "table", "inet", "lab")
 }

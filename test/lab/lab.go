@@ -57,6 +57,9 @@ func New(t testing.TB) *Lab {
 	return &Lab{t: t, id: labs.Add(1)}
 }
 
+// T returns the test that the lab is of.
+func (l *Lab) T() testing.TB { return l.t }
+
 // Namespace makes a network namespace with loopback up. It shows in
 // "ip netns" as l2b-PID-LAB-name, so that a stopped test can be looked into.
 func (l *Lab) Namespace(name string) *Namespace {

@@ -91,6 +91,14 @@ func TestMove(t *testing.T) {
 			t.Errorf("ping to the old address %s: %v, want exit status 1", addr, err)
 		}
 	}
+	s.B.Unnumber()
+	if _, err := s.B.Gateway.Run("ping", "-n", "-c1", "-W1", s.A.Addr4); lab.ExitCode(err) != 2 {
+		t.Errorf("ping without an address: %v, want exit status 2", err)
+	}
+	s.B.Renumber()
+	for _, addr := range []string{s.B.Addr4, s.B.Addr6} {
+		s.A.Gateway.MustRun("ping", "-n", "-c1", "-W2", addr)
+	}
 	s.B.Unroute()
 	if _, err := s.B.Gateway.Run("ping", "-n", "-c1", "-W1", s.A.Addr4); lab.ExitCode(err) != 2 {
 		t.Errorf("ping without a route: %v, want exit status 2", err)

@@ -200,3 +200,15 @@ func (n *Namespace) must(what string, err error) {
 		n.t.Fatalf("%s: %s: %v", n.Name, what, err)
 	}
 }
+
+// Neighbour tells the namespace for good which hardware address an address of a
+// link is at, so that nobody has to ask.
+func (n *Namespace) Neighbour(name, addr string, mac net.HardwareAddr) {
+	n.t.Helper()
+	n.must("neighbour "+addr, n.nl.NeighSet(&netlink.Neigh{
+		LinkIndex:    n.Link(name).Attrs().Index,
+		State:        netlink.NUD_PERMANENT,
+		IP:           net.ParseIP(addr),
+		HardwareAddr: mac,
+	}))
+}

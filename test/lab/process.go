@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,6 +32,8 @@ type Process struct {
 	out  output
 	done chan struct{} // closed once err is set
 	err  error
+
+	smallDisk string
 }
 
 // Start starts a program in the namespace. What it writes is kept, and shown
@@ -86,6 +89,32 @@ func (p *Process) Signal(sig os.Signal) {
 
 // PID returns the process id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// SmallDisk returns the state directory of a process on a small disk, in its
+// view of the file system: /proc/PID/root leads there.
+func (p *Process) SmallDisk() string { return p.smallDisk }
+
+// CPU returns the processor time that the process has used, its threads' all
+// together.
+func (p *Process) CPU() time.Duration {
+	p.t.Helper()
+	const tick = 10 * time.Millisecond // USER_HZ, which is 100 everywhere
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
+	if err != nil {
+		return 0 // it has ended
+	}
+	// The name is in brackets and may hold anything: proc_pid_stat(5).
+	_, rest, _ := strings.Cut(string(text), ") ")
+	const utime, stime = 11, 12 // counted from the one behind the name
+	var used time.Duration
+	for i, field := range strings.Fields(rest) {
+		if i == utime || i == stime {
+			n, _ := strconv.Atoi(field)
+			used += time.Duration(n) * tick
+		}
+	}
+	return used
+}
 
 // Running reports whether the process has not ended.
 func (p *Process) Running() bool {
