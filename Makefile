@@ -24,6 +24,9 @@ export PATH := $(dir $(GO)):$(PATH):/usr/sbin:/sbin
 LINUX_ONLY := cmd/ internal/tap internal/daemon test/ transport/udpconn
 PORTABLE    = $(shell $(GO) list -f '{{if .GoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v $(LINUX_ONLY:%=-e /%))
 
+# Most of what test/ does at the same time is to wait.
+SLEEPY := -parallel 4
+
 TALLY := $(GO) run ./test/tally
 
 .PHONY: help
@@ -38,7 +41,7 @@ build: ## bin/l2bridge
 test: root need vet cross ## everything there is to test; needs root, installs what it lacks on Debian
 	{ $(GO) test -json -race -shuffle=on $$($(GO) list ./... | grep -v /test$$) || true; \
 	  $(GO) test -json -run 'Alloc|HundredPeers' $$($(GO) list ./... | grep -v /test) || true; \
-	  $(GO) test -json -race -timeout 20m ./test || true; \
+	  $(GO) test -json -race -timeout 20m $(SLEEPY) ./test || true; \
 	  test/fuzz.sh $(FUZZTIME) -json || true; } | $(TALLY)
 
 .PHONY: check
@@ -56,7 +59,14 @@ soak: ## a simulated day of ten sites in LIVES (24) lives, and every trouble 60 
 
 .PHONY: e2e
 e2e: root need ## end-to-end tests, as users run it, without the race detector; E2E=REGEXP picks some
-	$(GO) test -v -count=1 -timeout 20m -run '$(E2E)' ./test
+	$(GO) test -v -count=1 -timeout 20m $(SLEEPY) -run '$(E2E)' ./test
+
+.PHONY: faults
+faults: root need ## how soon a link comes back, in dist/faults.md and .json; RUNS=20 FAULTS=REGEXP LOADS=idle,udp,tcp SIDE_BY_SIDE=3
+	mkdir -p dist
+	$(GO) test -v -count=1 -timeout 24h -parallel $(or $(SIDE_BY_SIDE),3) -run 'TestFaults/$(FAULTS)' ./test -faults.full \
+		-faults.runs $(or $(RUNS),20) $(if $(LOADS),-faults.loads '$(LOADS)') \
+		-faults.json $(CURDIR)/dist/faults.json -faults.markdown $(CURDIR)/dist/faults.md
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (20s)

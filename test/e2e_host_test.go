@@ -44,23 +44,6 @@ func TestTAPComesBack(t *testing.T) {
 	}
 }
 
-// A side that is killed and started again is back, whichever it is.
-func TestKilledComesBack(t *testing.T) {
-	s, upA, upB := join(t, lab.Options{Hosts: 1})
-	a, b := s.A.Hosts[0].Namespace, s.B.Hosts[0]
-	ping(t, a, b.Addr4, recvWait)
-	t.Run("the one that joined", func(t *testing.T) {
-		upB.Kill()
-		s.B.Up()
-		ping(t, a, b.Addr4, backWait)
-	})
-	t.Run("the founder", func(t *testing.T) {
-		upA.Kill()
-		s.A.Up()
-		ping(t, a, b.Addr4, backWait)
-	})
-}
-
 // A stop ends the program with status 0 and leaves no link, no route, no
 // address and no socket of its own, and the bridge that was there before.
 func TestStopLeavesNothing(t *testing.T) {

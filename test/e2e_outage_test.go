@@ -64,7 +64,8 @@ func TestOutages(t *testing.T) {
 		},
 		{name: "another address", begin: s.B.Move, end: func() {}},
 	} {
-		talk.goesOn(t, recvWait)
+		// Each direction waits by itself, the one that has not begun again yet too.
+		talk.goesOn(t, resendWait)
 		outage.begin()
 		if outage.lasts > 0 {
 			time.Sleep(outage.lasts)
@@ -126,7 +127,7 @@ func block(number int64) []byte {
 }
 
 func sendBlocks(conn net.Conn, stop <-chan struct{}) error {
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for i := int64(0); ; i++ {
 		select {
@@ -177,9 +178,9 @@ func TestNameMoves(t *testing.T) {
 	for _, site := range []*lab.Site{s.A, s.B} {
 		site.Gateway.DelAddr(lab.WANLink, site.Addr4+"/24")
 	}
-	zone := startResolver(t, s)
+	zone := startResolver(t, s, "2001:db8:2::1")
 	zone.set(name, s.A.Addr6)
-	s.B.Gateway.Etc("resolv.conf", "nameserver "+resolverAddr+"\noptions timeout:1\n")
+	zone.serve(s.B)
 
 	const peer = name + ":4433"
 	upA, upB := lab.Link(s.A, s.B, []string{"--advertise", peer}, []string{"--peer", peer})
@@ -208,27 +209,31 @@ func TestNameMoves(t *testing.T) {
 	alive(t, upA, upB)
 }
 
-// resolverAddr is where names of the WAN are looked up.
-const resolverAddr = "2001:db8:2::1"
-
 // zone is what a resolver knows.
 type zone struct {
-	t       *testing.T
+	t       testing.TB
+	addr    string
 	hosts   string // path of its file
 	dnsmasq *lab.Process
 }
 
-// startResolver starts a resolver at the router of the WAN.
-func startResolver(t *testing.T, s *lab.Sites) *zone {
+// startResolver starts a resolver at an address of the router of the WAN.
+func startResolver(t testing.TB, s *lab.Sites, addr string) *zone {
 	t.Helper()
 	dir := t.TempDir()
-	z := &zone{t: t, hosts: filepath.Join(dir, "hosts")}
+	z := &zone{t: t, addr: addr, hosts: filepath.Join(dir, "hosts")}
 	z.write("")
 	z.dnsmasq = s.WAN[0].Start("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts",
-		"--listen-address="+resolverAddr, "--bind-interfaces", "--user=root", "--log-facility=-",
+		"--listen-address="+addr, "--bind-interfaces", "--user=root", "--log-facility=-",
 		"--pid-file="+filepath.Join(dir, "pid"), "--addn-hosts="+z.hosts)
 	z.dnsmasq.WaitOutput(recvWait, "read "+z.hosts)
 	return z
+}
+
+// serve has a site's gateway ask this resolver.
+func (z *zone) serve(site *lab.Site) {
+	z.t.Helper()
+	site.Gateway.Etc("resolv.conf", "nameserver "+z.addr+"\noptions timeout:1\n")
 }
 
 // set gives a name its one address.

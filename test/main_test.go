@@ -30,7 +30,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	lab.Main(m)
+	lab.Main(m, results.write)
 }
 
 // bare are the flags of a site whose host sits straight on the TAP, for frames
