@@ -111,12 +111,11 @@ func blackouts(times ...time.Duration) (faults []fault) {
 			{"to the listener", func(n *network) []string { return []string{from(n.B)} }, []string{"a"}},
 			{"to the dialler", func(n *network) []string { return []string{from(n.A)} }, []string{"b"}},
 		} {
-			var filter *lab.Filter
 			f := fault{
 				name:   fmt.Sprintf("%v %s", lasts, way.name),
-				begin:  func(t *testing.T, n *network) { filter = n.WAN[0].Filter("forward", "drop", way.drop(n)...) },
+				begin:  func(t *testing.T, n *network) { n.WAN[0].Filter("forward", "drop", way.drop(n)...) },
 				lasts:  lasts,
-				end:    func(t *testing.T, n *network) { filter.Remove() },
+				end:    func(t *testing.T, n *network) { n.WAN[0].Unfilter() },
 				within: 2 * time.Second,
 				load:   lasts == 3*time.Second && len(way.tells) == 2,
 				full:   lasts < 2*time.Second && len(way.tells) == 1,
@@ -179,7 +178,7 @@ func linkFaults() (faults []fault) {
 				end: func(t *testing.T, n *network) {
 					site := side.site(n)
 					site.Gateway.SetUp(lab.WANLink)
-					site.Gateway.AddAddr(lab.WANLink, site.Addr6+"/64")
+					site.Gateway.MustRun("ip", "address", "replace", site.Addr6+"/64", "dev", lab.WANLink)
 					site.RouteBy(lab.WANLink)
 				},
 				within: roamWithin,

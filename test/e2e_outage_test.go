@@ -96,7 +96,7 @@ type conversation struct {
 }
 
 // startConversation begins a conversation that ends with the test.
-func startConversation(t *testing.T, from, to *lab.Host) *conversation {
+func startConversation(t testing.TB, from, to *lab.Host) *conversation {
 	t.Helper()
 	near, far := connect(t, from, to)
 	c := new(conversation)

@@ -113,7 +113,7 @@ type networkOptions struct {
 }
 
 // newNetwork links sites and begins to watch.
-func newNetwork(t *testing.T, o networkOptions) *network {
+func newNetwork(t testing.TB, o networkOptions) *network {
 	t.Helper()
 	o.Hosts = 1
 	n := &network{Sites: lab.Around(t, max(o.sites, 2), o.Options)}
@@ -148,7 +148,7 @@ func (n *network) advertise(site *lab.Site) []string {
 func (n *network) start(site *lab.Site) { n.up[site] = site.Start("up") }
 
 // steady waits until traffic flows and both sites are up, and have been for calm.
-func (n *network) steady(t *testing.T, calm time.Duration) {
+func (n *network) steady(t testing.TB, calm time.Duration) {
 	t.Helper()
 	if err := n.settle(calm); err != nil {
 		t.Fatal(err)
@@ -318,10 +318,27 @@ type faultGroup struct {
 // faultTest is one pair of sites and the faults that come to it.
 type faultTest struct {
 	*faultGroup
-	t    *testing.T // of the sites
-	n    *network   // nil until the first fault that is not left out by -run
+	t    *stage
+	n    *network // nil until the first fault that is not left out by -run
 	runs int
 }
+
+// stage is a test whose parts run as tests of their own, on which what goes wrong
+// in the lab is blamed. The lab lives as long as the whole.
+type stage struct {
+	testing.TB            // the whole
+	now        testing.TB // the part that runs
+}
+
+func (s *stage) Error(args ...any)                 { s.now.Helper(); s.now.Error(args...) }
+func (s *stage) Errorf(format string, args ...any) { s.now.Helper(); s.now.Errorf(format, args...) }
+func (s *stage) Fail()                             { s.now.Fail() }
+func (s *stage) FailNow()                          { s.now.FailNow() }
+func (s *stage) Fatal(args ...any)                 { s.now.Helper(); s.now.Fatal(args...) }
+func (s *stage) Fatalf(format string, args ...any) { s.now.Helper(); s.now.Fatalf(format, args...) }
+func (s *stage) Helper()                           { s.now.Helper() }
+func (s *stage) Log(args ...any)                   { s.now.Helper(); s.now.Log(args...) }
+func (s *stage) Logf(format string, args ...any)   { s.now.Helper(); s.now.Logf(format, args...) }
 
 // run runs the group's faults so many times each, idle and under load.
 func (g *faultGroup) run(t *testing.T, runs int) {
@@ -329,14 +346,14 @@ func (g *faultGroup) run(t *testing.T, runs int) {
 	if !slices.ContainsFunc(g.faults, func(f fault) bool { return !tooLong(f) }) {
 		t.Skip("too long for a test; make faults runs it")
 	}
-	test := &faultTest{faultGroup: g, t: t, runs: runs}
+	test := &faultTest{faultGroup: g, t: &stage{t, t}, runs: runs}
 	for _, f := range g.faults {
 		t.Run(f.name, func(sub *testing.T) {
 			if tooLong(f) {
 				sub.Skip("too long for a test; make faults runs it")
 			}
 			for _, load := range f.loads() {
-				sub.Run(load, func(t *testing.T) { test.measure(t, f, load) })
+				sub.Run(load, func(t *testing.T) { test.play(t, f, load) })
 			}
 		})
 	}
@@ -369,6 +386,22 @@ func (f *faultTest) renew() {
 		f.n.end()
 	}
 	f.n = newNetwork(f.t, f.faultGroup.network)
+}
+
+// play has a fault come on the stage. What broke off leaves sites in no known
+// state; others take their place.
+func (f *faultTest) play(t *testing.T, one fault, kind string) {
+	whole := false
+	f.t.now = t
+	defer func() {
+		f.t.now = f.t.TB
+		if !whole && f.n != nil {
+			f.n.end()
+			f.n = nil
+		}
+	}()
+	f.measure(t, one, kind)
+	whole = true
 }
 
 // measure runs a fault as often as it is asked for, under one load, and judges

@@ -66,7 +66,7 @@ func link(t *testing.T, s *lab.Sites, flags ...string) (upA, upB *lab.Process) {
 }
 
 // alive ends the test when one of the processes has ended.
-func alive(t *testing.T, processes ...*lab.Process) {
+func alive(t testing.TB, processes ...*lab.Process) {
 	t.Helper()
 	for _, p := range processes {
 		if !p.Running() {
@@ -86,7 +86,7 @@ func ping(t *testing.T, from *lab.Namespace, addr string, limit time.Duration) {
 
 // connect makes a TCP connection from one host to another. Both ends are closed
 // when the test ends.
-func connect(t *testing.T, from, to *lab.Host) (near, far net.Conn) {
+func connect(t testing.TB, from, to *lab.Host) (near, far net.Conn) {
 	t.Helper()
 	var listener net.Listener
 	err := to.Do(func() (err error) {

@@ -23,18 +23,25 @@ func (n *Namespace) Filter(hook, verdict string, matches ...string) *Filter {
 	for _, match := range matches {
 		fmt.Fprintf(&rules, "\t\t%s counter name hits %s\n", match, verdict)
 	}
-	path := filepath.Join(n.t.TempDir(), "filter.nft")
-	n.must("write filter", os.WriteFile(path, fmt.Appendf(nil, `table inet lab
-delete table inet lab
-table inet lab {
+	n.nft(noFilter + fmt.Sprintf(`table inet lab {
 	counter hits { }
 	chain lab {
 		type filter hook %s priority 0;
 %s	}
 }
-`, hook, &rules), 0o644))
-	n.MustRun("nft", "-f", path)
+`, hook, &rules))
 	return &Filter{n}
+}
+
+// noFilter takes a filter away if there is one.
+const noFilter = "table inet lab\ndelete table inet lab\n"
+
+// nft has nftables carry out a script.
+func (n *Namespace) nft(script string) {
+	n.t.Helper()
+	path := filepath.Join(n.t.TempDir(), "script.nft")
+	n.must("write rules", os.WriteFile(path, []byte(script), 0o644))
+	n.MustRun("nft", "-f", path)
 }
 
 // Hits returns how many packets have met the verdict.
@@ -57,8 +64,8 @@ func (f *Filter) Remove() {
 	f.ns.Unfilter()
 }
 
-// Unfilter takes the namespace's filter away.
+// Unfilter takes the namespace's filter away, if it has one.
 func (n *Namespace) Unfilter() {
 	n.t.Helper()
-	n.MustRun("nft", "delete", "table", "inet", "lab")
+	n.nft(noFilter)
 }

@@ -6,8 +6,6 @@ package lab
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -93,7 +91,7 @@ func (b *NATBox) translate() {
 	if b.kind.Symmetric {
 		to += " random,fully-random"
 	}
-	rules := fmt.Sprintf(`table ip nat
+	b.nft(fmt.Sprintf(`table ip nat
 delete table ip nat
 table ip nat {
 	chain postrouting {
@@ -110,10 +108,7 @@ table ip nat {
 		iifname %[1]q ct state new drop
 	}
 }
-`, natOutside, to)
-	path := filepath.Join(b.t.TempDir(), "nat.nft")
-	b.must("write rules", os.WriteFile(path, []byte(rules), 0o644))
-	b.MustRun("nft", "-f", path)
+`, natOutside, to))
 }
 
 // Rebind has the NAT forget all that it translated, as one that was restarted,
