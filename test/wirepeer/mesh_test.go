@@ -40,7 +40,7 @@ func TestMesh(t *testing.T) {
 	const (
 		list      = "HAVE and LINKS are lists and nothing else: one with more than 1024 entries, or whose length is no multiple of an entry's, is a protocol error."
 		have      = "HAVE: n times `member 8 bytes, version u64`, which announcements the sender has. Each side sends one when the session is up; later ones are ignored."
-		links     = "LINKS: n times `member 8 bytes`, with whom the sender has a session at present"
+		links     = "LINKS: n times `member 8 bytes`, with whom the sender has a session that answers at present"
 		replaces  = "It is the whole list and replaces the one before."
 		table     = "| 80 | c | membership certificate, DER | | 80 + c | 1 | n, 0 to 16 | | 81 + c | | n times `length u8, text`:"
 		cert      = "| 78 | 2 | c, 1 to 2048 |"

@@ -202,7 +202,7 @@ func TestWhole(t *testing.T) {
 func TestRelayed(t *testing.T) {
 	const (
 		both        = "A receiver that said one of these checks each (section 5), and then:"
-		destination = "One that is the destination, and said VIA, takes it as coming from the member `source`, if it has no session of its own with that, and the peer that sent it says in its LINKS that it has one."
+		destination = "One that is the destination, and said VIA, takes it as coming from the member `source`, if it has no session of its own with that, or none that answers, and the peer that sent it says in its LINKS that it has one."
 		forwards    = "One that is not, and said RELAY, forwards it if `source` is the peer that it came from and it has a session with the destination, which said VIA."
 		mtu         = "MTU is that of the receiver's LAN, or 9000 for a RELAYED object whose destination is another"
 		means       = "with a header that means the same."
