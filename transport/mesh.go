@@ -336,6 +336,15 @@ func (m *Mesh) Moved() {
 	}
 }
 
+// Readdress tells that Config.Addresses may have others to say now. Unlike Moved it
+// doubts no session.
+func (m *Mesh) Readdress() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.restateDue = true
+	m.stir()
+}
+
 // meet returns the peer of that id, which from now on has a keeper.
 func (m *Mesh) meet(id identity.ID, site string) (*Peer, error) {
 	m.mu.Lock()

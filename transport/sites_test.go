@@ -3,6 +3,7 @@
 package transport_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -110,6 +111,46 @@ func TestLearnedIsKept(t *testing.T) {
 		}
 		office = w.run(t, ms[1], officeAddr, []string{homePort}, known(officeAddr), keep)
 		until(t, "office and cabin", time.Second, all("up", office, cabin))
+	})
+}
+
+// Another address of ours is announced, and costs no session a ping.
+func TestReaddress(t *testing.T) {
+	ms := members(t, "home", "office")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		const mapped = "203.0.113.7:4433"
+		var mu sync.Mutex
+		var addrs []string
+		var kept [][]byte
+		home := w.run(t, ms[0], homeAddr, nil, known(homeAddr), func(c *transport.Config) {
+			c.Learned = func(all [][]byte) {
+				mu.Lock()
+				defer mu.Unlock()
+				kept = all
+			}
+		})
+		office := w.run(t, ms[1], officeAddr, []string{homePort}, func(c *transport.Config) {
+			c.Addresses = func() []string {
+				mu.Lock()
+				defer mu.Unlock()
+				return addrs
+			}
+		})
+		until(t, "up", 2*time.Second, all("up", home, office))
+		time.Sleep(10 * time.Second)
+		mu.Lock()
+		addrs = []string{mapped}
+		mu.Unlock()
+		office.Readdress()
+		until(t, "the address is known", 2*time.Minute, func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(kept) == 1 && bytes.Contains(kept[0], []byte(mapped))
+		})
+		if n := len(office.log.lines("suspect")); n != 0 || office.lan.attaches() != 1 {
+			t.Errorf("suspect %d times, attached %d times", n, office.lan.attaches())
+		}
 	})
 }
 
