@@ -124,6 +124,9 @@ func printStatus(w io.Writer, s control.Status) {
 		lan = fmt.Sprintf("bridge %s (%s)", clean(s.Bridge), strings.Join(ports, " "))
 	}
 	fmt.Fprintf(w, "tap %s, %s, mtu %d, listen %s\n", clean(s.TAP), lan, s.MTU, clean(s.Listen))
+	if s.PortMapping != "" {
+		fmt.Fprintf(w, "port mapping %s\n", cleanLine(s.PortMapping))
+	}
 	fmt.Fprintf(w, "id %s, version %s\n\n", clean(s.ID), clean(s.Version))
 	printPeers(w, s.Peers)
 	if dropped := nonZero(s.Drops); len(dropped) > 0 {

@@ -54,6 +54,9 @@ type Config struct {
 	Listen netip.AddrPort
 	// Advertise are the HOST:PORT that invitations and members are told.
 	Advertise []string
+	// PortMapping has the router forward our port, where there is one that translates
+	// addresses.
+	PortMapping bool
 	// Peers are the HOST:PORT to dial.
 	Peers []string
 	// MTU is that of the TAP in bytes; 0 means the bridge's, else 1500.
@@ -237,6 +240,7 @@ func defaults(p Paths) Config {
 		FDBMax:        262144,
 		FDBMaxPerPeer: 4096,
 		Superframes:   true,
+		PortMapping:   true,
 		Places:        map[string]Place{},
 	}
 	if p.Name == DefaultName {

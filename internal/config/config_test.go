@@ -72,7 +72,7 @@ func TestDefaults(t *testing.T) {
 		equal(t, name, config.Config{
 			Paths: p, Site: "home", Bridge: "br0", TAP: tap,
 			Listen: netip.MustParseAddrPort("[::]:4433"),
-			Ageing: 5 * time.Minute, FDBMax: 262144, FDBMaxPerPeer: 4096, Superframes: true,
+			Ageing: 5 * time.Minute, FDBMax: 262144, FDBMaxPerPeer: 4096, Superframes: true, PortMapping: true,
 		}, c)
 	}
 }
@@ -146,6 +146,7 @@ func TestRefused(t *testing.T) {
 		{"forward_reserved", "2", "PAUSE"},
 		{"forward_reserved", "0xffff", "want 0xfffd"},
 		{"superframes", "yes", `"on" or "off"`},
+		{"port_mapping", "on", `"auto" or "off"`},
 		{"lanes", "0", "1 to 16"},
 		{"lanes", "17", "1 to 16"},
 		{"lanes", "many", "1 to 16"},
@@ -384,6 +385,7 @@ func drawFlags(t *rapid.T) []config.Given {
 		"ageing":           one(rapid.Map(rapid.Int64Range(1e9, 1e15), func(n int64) string { return time.Duration(n).String() })),
 		"fdb_max":          one(rapid.Map(fdbMax, text[int])),
 		"forward_reserved": one(rapid.Map(rapid.Uint16(), func(n uint16) string { return fmt.Sprintf("%#x", n&^2) })),
+		"port_mapping":     one(rapid.SampledFrom([]string{"auto", "off"})),
 		"superframes":      one(rapid.SampledFrom([]string{"on", "off"})),
 		"lanes":            one(rapid.OneOf(rapid.Just("auto"), rapid.Map(rapid.IntRange(1, 16), text[int]))),
 		"on_up":            rapid.Map(rapid.SliceOfN(word, 0, 5), func(words []string) []string { return append([]string{"/bin/sh"}, words...) }),
@@ -438,7 +440,7 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"advertise":[],"ageing":"300s","bridge":"br0","carrier":"auto","config":"f","fdb_max":262144,` +
-		`"fdb_max_per_peer":4096,"forward_reserved":0,"lanes":"auto","listen":"[::]:4433","mtu":0,"name":"n","on_down":[],"on_up":[],"peers":[],` +
+		`"fdb_max_per_peer":4096,"forward_reserved":0,"lanes":"auto","listen":"[::]:4433","mtu":0,"name":"n","on_down":[],"on_up":[],"peers":[],"port_mapping":"auto",` +
 		`"rate":0,"site":"home","socket":"s","state_dir":"d","superframes":"on","tap":"l2b0"}`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

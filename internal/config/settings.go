@@ -113,6 +113,15 @@ var settings = []Setting{
 		item: addEndpoint,
 	},
 	{
+		Key: "port_mapping", Flag: "port-mapping", Arg: "auto|off", form: word,
+		Help: "have the router forward our port, if it will (default auto)",
+		set: func(c *Config, v string) (err error) {
+			c.PortMapping, err = parseEither(v, "auto", "off")
+			return err
+		},
+		get: func(c *Config) any { return either(c.PortMapping, "auto", "off") },
+	},
+	{
 		Key: "peers", Flag: "peer", Arg: "HOST:PORT", form: words,
 		Help: "peer to connect to; repeatable",
 		list: func(c *Config) *[]string { return &c.Peers },

@@ -67,6 +67,7 @@ type Status struct {
 	Drops       []Drop   `json:"drops"`
 	Hints       []string `json:"hints"` // what is wrong and the exact command that mends it
 	Offloads    Offloads `json:"offloads"`
+	PortMapping string   `json:"port_mapping"` // how a router forwards our port, and its address; "" when none does
 }
 
 // Offloads says what the kernel does for this site. What is false or small

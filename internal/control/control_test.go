@@ -222,7 +222,7 @@ func TestJSON(t *testing.T) {
 		status: control.Status{
 			Site: "home", ID: "ab", Network: "n1", Founder: true, State: control.StateLoop, SinceMS: 1,
 			TAP: "l2b0", Bridge: "br0", BridgePorts: []string{"l2b0"}, MTU: 1500, Listen: "[::]:4433",
-			Hints: []string{"h"},
+			Hints: []string{"h"}, PortMapping: "p",
 			Peers: []control.Peer{{
 				Site: "office", ID: "cd", State: control.PeerRelayed, Addr: "192.0.2.1:4433", Via: "attic", SinceMS: 2,
 				RTTUS: 3, PathMTU: 1441, Lanes: 4, Kex: "X25519MLKEM768", RxFrames: 5, TxFrames: 6, RxBytes: 7, TxBytes: 8, MACs: 9,
@@ -241,11 +241,11 @@ func TestJSON(t *testing.T) {
 	for _, tt := range []struct{ path, got, want string }{
 		{"empty status", get(empty, "/v1/status"), `{"schema":1,"version":` + string(version) + `,"site":"","id":"","network":"","founder":false,` +
 			`"state":"","since_ms":0,"tap":"","bridge":"","bridge_ports":[],"mtu":0,"listen":"","peers":[],"drops":[],"hints":[],` +
-			`"offloads":{"tap_vnet":false,"tap_tso":false,"tap_uso":false,"udp_gso":false,"udp_gro":false,"receive_buffer":0,"send_buffer":0}}`},
+			`"offloads":{"tap_vnet":false,"tap_tso":false,"tap_uso":false,"udp_gso":false,"udp_gro":false,"receive_buffer":0,"send_buffer":0},"port_mapping":""}`},
 		{"status", get(full, "/v1/status"), `{"schema":1,"version":` + string(version) + `,"site":"home","id":"ab","network":"n1","founder":true,` +
 			`"state":"loop","since_ms":1,"tap":"l2b0","bridge":"br0","bridge_ports":["l2b0"],"mtu":1500,"listen":"[::]:4433",` +
 			`"peers":[` + peers + `],"drops":[` + drop + `],"hints":["h"],` +
-			`"offloads":{"tap_vnet":true,"tap_tso":true,"tap_uso":false,"udp_gso":false,"udp_gro":true,"receive_buffer":8388608,"send_buffer":425984}}`},
+			`"offloads":{"tap_vnet":true,"tap_tso":true,"tap_uso":false,"udp_gso":false,"udp_gro":true,"receive_buffer":8388608,"send_buffer":425984},"port_mapping":"p"}`},
 		{"no peers", get(empty, "/v1/peers"), `[]`},
 		{"peers", get(full, "/v1/peers"), `[` + peers + `]`},
 		{"no drops", get(empty, "/v1/drops"), `[]`},

@@ -15,12 +15,16 @@ import (
 )
 
 // advertised returns the addresses that new members are told of: those given by
-// hand, then global ones of this machine, then private ones. Addresses of the
+// hand, then the router's that forwards our port, then global ones of this machine,
+// then private ones. Addresses of the
 // bridge are left out: once the sites share a LAN they answer through the
 // tunnel itself.
 func (s *site) advertised() []string {
 	all := slices.Clone(s.cfg.Advertise)
 	port := strconv.Itoa(int(s.port()))
+	if outside := s.ports.Mapping().Addr; outside.IsValid() && !slices.Contains(all, outside.String()) {
+		all = append(all, outside.String())
+	}
 	var global, private []string
 	for _, a := range s.ownAddresses() {
 		text := net.JoinHostPort(a.String(), port)
@@ -105,15 +109,22 @@ func (s *site) through(to netip.Addr) bool {
 	if route.Gw != nil {
 		hop = route.Gw
 	}
-	neighbours, err := netlink.NeighList(link.Index, 0)
+	behind, _ := s.behindPeer(link.Index, hop)
+	return behind
+}
+
+// behindPeer reports whether a neighbour on our bridge is at another site, and
+// whether its MAC is known at all.
+func (s *site) behindPeer(link int, ip net.IP) (behind, known bool) {
+	neighbours, err := netlink.NeighList(link, 0)
 	if err != nil {
-		return false
+		return false, false
 	}
 	for _, n := range neighbours {
-		if n.IP.Equal(hop) && len(n.HardwareAddr) == 6 {
+		if n.IP.Equal(ip) && len(n.HardwareAddr) == 6 {
 			_, group, ok := s.sw.Behind(frame.NewStation(n.HardwareAddr, 0))
-			return ok && group == bridge.Mesh
+			return ok && group == bridge.Mesh, true
 		}
 	}
-	return false
+	return false, false
 }

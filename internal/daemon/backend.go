@@ -27,7 +27,7 @@ func (b backend) Status() control.Status {
 	st := control.Status{
 		Site: s.member.Site, ID: s.member.ID.String(), Network: s.member.Network, Founder: s.member.Founder(),
 		TAP: s.cfg.TAP, Bridge: s.cfg.Bridge, BridgePorts: []string{},
-		Listen: s.conn.LocalAddr().String(), Peers: b.Peers(), Drops: b.Drops(), Hints: []string{},
+		Listen: s.conn.LocalAddr().String(), PortMapping: s.ports.Mapping().String(), Peers: b.Peers(), Drops: b.Drops(), Hints: []string{},
 	}
 	st.State, st.SinceMS = s.noteState()
 	var granted tap.Features

@@ -22,6 +22,7 @@ import (
 	"github.com/l2bridge/l2bridge/internal/event"
 	"github.com/l2bridge/l2bridge/internal/frame"
 	"github.com/l2bridge/l2bridge/internal/hook"
+	"github.com/l2bridge/l2bridge/internal/portmap"
 	"github.com/l2bridge/l2bridge/internal/tap"
 	"github.com/l2bridge/l2bridge/transport"
 	"github.com/l2bridge/l2bridge/transport/identity"
@@ -52,6 +53,7 @@ type site struct {
 	changed chan struct{} // a peer has come or gone
 	events  event.Bus
 	hooks   *hook.Runner
+	ports   *portmap.Mapper
 
 	tapUse sync.RWMutex // read-held while the TAP is used, against its closing
 	tap    *tap.Device  // nil while it is lost
@@ -117,6 +119,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 		return err
 	}
 	s.hooks = s.newHooks()
+	s.ports = portmap.New(portmap.Config{Port: s.port(), Way: s.wayOut, Changed: func() { s.mesh.Readdress() }, Log: log})
 	s.mesh = transport.New(transport.Config{
 		Member: member, Conn: s.conn, Dial: dial, MTU: dev.MTU(),
 		Features: s.features(dev), Rate: cfg.Rate, Lanes: cfg.Lanes,
@@ -139,7 +142,10 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	g.Go(func() error { return s.serveTAP(ctx, dev) })
 	g.Go(func() error { return s.mesh.Run(ctx) })
 	g.Go(func() error { return server.Serve(ctx, backend{s}) })
-	g.Go(func() error { followRoaming(ctx, log, s.mesh.Moved); return nil })
+	g.Go(func() error { followRoaming(ctx, log, func() { s.mesh.Moved(); s.ports.Moved() }); return nil })
+	if cfg.PortMapping {
+		g.Go(func() error { return s.ports.Run(ctx) })
+	}
 	g.Go(func() error { s.followState(ctx); return nil })
 	g.Go(func() error { followLoad(ctx, log); return nil })
 	g.Go(func() error { s.keepSafe(ctx); return nil })
