@@ -37,7 +37,8 @@ type Status struct {
 	Drops   []Drop
 	Hints   []string
 
-	Offloads Offloads
+	Offloads    Offloads
+	PortMapping string `json:"port_mapping"`
 }
 
 // Offloads says what the kernel does for a site.
