@@ -163,44 +163,43 @@ func twoLinks(n *network) func(site *lab.Site) []string {
 // linkFaults are changes from one link to the WAN to another, and back.
 func linkFaults() (faults []fault) {
 	for _, side := range sides {
+		lose := func(t *testing.T, n *network) {
+			site := side.site(n)
+			site.Gateway.SetDown(lab.WANLink)
+			site.RouteBy(lab.SecondWANLink)
+		}
+		find := func(t *testing.T, n *network) {
+			site := side.site(n)
+			site.Gateway.SetUp(lab.WANLink)
+			site.Gateway.AddAddr(lab.WANLink, site.Addr6+"/64") // which went with the link
+			site.RouteBy(lab.WANLink)
+		}
+		kill := func(t *testing.T, n *network) {
+			uplink := side.site(n).Uplink
+			n.WAN[0].Filter("forward", "drop", fmt.Sprintf("iifname %q", uplink), fmt.Sprintf("oifname %q", uplink))
+		}
+		round := func(t *testing.T, n *network) { side.site(n).RouteBy(lab.SecondWANLink) }
+		back := func(t *testing.T, n *network) {
+			n.WAN[0].Unfilter()
+			side.site(n).RouteBy(lab.WANLink)
+		}
+		// first has something happen and waits until the link has come over it.
+		first := func(steps ...func(t *testing.T, n *network)) func(t *testing.T, n *network) {
+			return func(t *testing.T, n *network) {
+				for _, step := range steps {
+					step(t, n)
+				}
+				n.steady(t, 2*time.Second)
+			}
+		}
 		faults = append(faults,
+			fault{name: side.name + " loses a link and takes another", end: lose, mend: find, within: roamWithin},
+			fault{name: side.name + " goes back to its first link", prepare: first(lose), end: find, within: roamWithin},
 			fault{
-				name: side.name + " loses a link and takes another",
-				end: func(t *testing.T, n *network) {
-					site := side.site(n)
-					site.Gateway.SetDown(lab.WANLink)
-					site.RouteBy(lab.SecondWANLink)
-				},
+				name: side.name + " routes round a dead link", begin: kill, lasts: 3 * time.Second, end: round, mend: back,
 				within: roamWithin,
 			},
-			fault{
-				name: side.name + " goes back to its first link",
-				end: func(t *testing.T, n *network) {
-					site := side.site(n)
-					site.Gateway.SetUp(lab.WANLink)
-					site.Gateway.MustRun("ip", "address", "replace", site.Addr6+"/64", "dev", lab.WANLink)
-					site.RouteBy(lab.WANLink)
-				},
-				within: roamWithin,
-			},
-			fault{
-				name: side.name + " routes round a dead link",
-				begin: func(t *testing.T, n *network) {
-					uplink := side.site(n).Uplink
-					n.WAN[0].Filter("forward", "drop", fmt.Sprintf("iifname %q", uplink), fmt.Sprintf("oifname %q", uplink))
-				},
-				lasts:  3 * time.Second,
-				end:    func(t *testing.T, n *network) { side.site(n).RouteBy(lab.SecondWANLink) },
-				within: roamWithin,
-			},
-			fault{
-				name: side.name + " routes back when the link is well",
-				end: func(t *testing.T, n *network) {
-					n.WAN[0].Unfilter()
-					side.site(n).RouteBy(lab.WANLink)
-				},
-				within: roamWithin,
-			})
+			fault{name: side.name + " routes back when the link is well", prepare: first(kill, round), end: back, within: roamWithin})
 	}
 	return faults
 }
@@ -282,14 +281,13 @@ func pathFaults() []fault {
 		}
 	}
 	return []fault{
+		{name: "narrows to 1280", prepare: widePath, end: set(1280), within: 10 * time.Second},
 		{
-			name:    "narrows to 1280",
-			prepare: widePath,
-			end:     set(1280),
-			within:  10 * time.Second,
-		},
-		{
-			name:   "widens again",
+			name: "widens again",
+			prepare: func(t *testing.T, n *network) {
+				set(1280)(t, n)
+				n.steady(t, 2*time.Second)
+			},
 			end:    set(1500),
 			within: 10 * time.Second,
 		},

@@ -208,6 +208,8 @@ type faultRun struct {
 	Tells  map[string]int64 `json:"tells_ms,omitempty"`
 	CPU    int              `json:"cpu_percent"` // of one, that the busiest site used while it lasted
 	Error  string           `json:"error,omitempty"`
+
+	stall time.Duration // for which this machine had no time for the lab, from its end on
 }
 
 // late returns what the promise is about.
@@ -271,6 +273,7 @@ func (f *fault) run(t *testing.T, n *network, calm time.Duration) (run faultRun)
 		}
 		time.Sleep(echoEvery / 2)
 	}
+	run.stall = n.echo.Stall(ended.Add(-time.Second), time.Now())
 	run.BackMS, run.GapMS = o.Back.Milliseconds(), o.Gap.Milliseconds()
 	run.Lost, _ = n.echo.Lost(ended, time.Now().Add(-echoEvery))
 	if err != nil {
@@ -440,9 +443,7 @@ func (f *faultTest) measure(t *testing.T, one fault, kind string) {
 	for len(result.Runs) < f.runs {
 		i := len(result.Runs)
 		f.n.steady(t, time.Second)
-		began := time.Now()
 		run := one.run(t, f.n, calm)
-		stall := f.n.echo.Stall(began, time.Now())
 		trouble := run.Error
 		if one.mend != nil {
 			one.mend(t, f.n)
@@ -455,8 +456,8 @@ func (f *faultTest) measure(t *testing.T, one fault, kind string) {
 		if err := f.n.talk.err.Load(); err != nil {
 			trouble = fmt.Sprintf("%s; a TCP connection between hosts ended: %v", trouble, *err)
 		}
-		if late := run.late(one.whole) > one.within.Milliseconds() || trouble != ""; late && stall > stallMost && stalls < f.runs+2 {
-			t.Logf("%d: back after %d ms, but this machine stood still for %v: again", i+1, run.BackMS, stall)
+		if late := run.late(one.whole) > one.within.Milliseconds() || trouble != ""; late && run.stall > stallMost && stalls < f.runs+2 {
+			t.Logf("%d: back after %d ms, but this machine stood still for %v: again", i+1, run.BackMS, run.stall)
 			stalls++
 			if trouble != "" {
 				stopLoad()

@@ -5,6 +5,7 @@
 package test_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"testing"
@@ -84,13 +85,15 @@ func ping(t *testing.T, from *lab.Namespace, addr string, limit time.Duration) {
 	})
 }
 
-// connect makes a TCP connection from one host to another. Both ends are closed
-// when the test ends.
+// connect makes a TCP connection from one host to another, on which nobody asks
+// whether the other is alive. Both ends are closed when the test ends.
 func connect(t testing.TB, from, to *lab.Host) (near, far net.Conn) {
 	t.Helper()
 	var listener net.Listener
+	const never = -1
 	err := to.Do(func() (err error) {
-		listener, err = net.Listen("tcp", net.JoinHostPort(to.Addr4, "0"))
+		config := net.ListenConfig{KeepAlive: never}
+		listener, err = config.Listen(context.Background(), "tcp", net.JoinHostPort(to.Addr4, "0"))
 		return err
 	})
 	if err != nil {
@@ -98,7 +101,8 @@ func connect(t testing.TB, from, to *lab.Host) (near, far net.Conn) {
 	}
 	defer listener.Close()
 	err = from.Do(func() (err error) {
-		near, err = net.DialTimeout("tcp", listener.Addr().String(), recvWait)
+		dialer := net.Dialer{Timeout: recvWait, KeepAlive: never}
+		near, err = dialer.Dial("tcp", listener.Addr().String())
 		return err
 	})
 	if err != nil {
