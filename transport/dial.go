@@ -255,6 +255,9 @@ func listed(addrs []netip.AddrPort) func(context.Context) iter.Seq[netip.AddrPor
 
 // sleep waits, and reports false when ctx ended first.
 func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -93,10 +93,11 @@ func (p *Peer) keep(ctx context.Context) {
 		since time.Time // when a session was needed first; zero when none is
 		due   time.Time // the next try
 		last  time.Time // the one before
-		timer = time.NewTimer(0)
+		timer = time.NewTimer(time.Hour)
 	)
 	defer tries.Wait()
 	defer timer.Stop()
+	p.wake() // to begin with
 	for {
 		select {
 		case <-timer.C:

@@ -55,7 +55,7 @@ func (s *session) watch() error {
 		frames  = s.frames()
 		remote  = l.remote()
 		active  = -recent // when frames passed last
-		timer   = time.NewTimer(0)
+		timer   = time.NewTimer(1)
 		due     = s.mesh.clock() // when the timer fires
 	)
 	defer timer.Stop()

@@ -29,23 +29,25 @@ func TestBounds(t *testing.T) {
 		{"bytes", 65000, egress.MaxBytes / 65000},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			q := egress.New()
-			l := q.Open()
-			for i := range tt.fits + 10 {
-				push(q, udp(1, uint32(i), tt.length))
-			}
-			if full := q.Stats().Full; full != 10 {
-				t.Errorf("%d frames found the queue full, want 10", full)
-			}
-			for want := range tt.fits {
-				if got := numberOf(next(l)); got != want {
-					t.Fatalf("took frame %d, want %d", got, want)
+			synctest.Test(t, func(t *testing.T) { // in no time: else CoDel has its say
+				q := egress.New()
+				l := q.Open()
+				for i := range tt.fits + 10 {
+					push(q, udp(1, uint32(i), tt.length))
 				}
-			}
-			push(q, udp(1, 7, tt.length))
-			if got := numberOf(next(l)); got != 7 || next(l) != nil {
-				t.Errorf("took %d of the queue that was full once, want 7 and no more", got)
-			}
+				if full := q.Stats().Full; full != 10 {
+					t.Errorf("%d frames found the queue full, want 10", full)
+				}
+				for want := range tt.fits {
+					if got := numberOf(next(l)); got != want {
+						t.Fatalf("took frame %d, want %d", got, want)
+					}
+				}
+				push(q, udp(1, 7, tt.length))
+				if got := numberOf(next(l)); got != 7 || next(l) != nil {
+					t.Errorf("took %d of the queue that was full once, want 7 and no more", got)
+				}
+			})
 		})
 	}
 }
