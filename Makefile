@@ -12,7 +12,7 @@ MAKEFLAGS += --no-builtin-rules
 GO       ?= $(shell command -v go || echo /usr/local/go/bin/go)
 MODULE   := github.com/l2bridge/l2bridge
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-FUZZTIME ?= 20s
+FUZZTIME ?= 15s
 E2E      ?= .
 PREFIX   ?= /usr/local
 UNITDIR  ?= $(PREFIX)/lib/systemd/system
@@ -69,7 +69,7 @@ faults: root need ## how soon a link comes back, in dist/faults.md and .json; RU
 		-faults.json $(CURDIR)/dist/faults.json -faults.markdown $(CURDIR)/dist/faults.md
 
 .PHONY: fuzz
-fuzz: ## each fuzz target for FUZZTIME (20s)
+fuzz: ## each fuzz target for FUZZTIME (15s)
 	test/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
