@@ -134,6 +134,7 @@ type Record struct {
 
 	seen    map[uint32]bool
 	highest uint32
+	twice   [][2]uint32 // the first duplicates, each with the highest number so far
 }
 
 // Add takes one received frame; frames that are not numbered are passed over.
@@ -147,6 +148,9 @@ func (r *Record) Add(frame []byte) {
 		r.Altered++
 	case r.seen[number]:
 		r.Duplicates++
+		if len(r.twice) < 8 {
+			r.twice = append(r.twice, [2]uint32{number, r.highest})
+		}
 	default:
 		if r.seen == nil {
 			r.seen = make(map[uint32]bool)
@@ -162,5 +166,9 @@ func (r *Record) Add(frame []byte) {
 
 // String says it in one line.
 func (r *Record) String() string {
-	return fmt.Sprintf("%d received, %d duplicates, %d altered, %d late", r.Received, r.Duplicates, r.Altered, r.Late)
+	text := fmt.Sprintf("%d received, %d duplicates, %d altered, %d late", r.Received, r.Duplicates, r.Altered, r.Late)
+	if len(r.twice) > 0 {
+		text += fmt.Sprintf("; twice, when the highest was: %v", r.twice)
+	}
+	return text
 }
