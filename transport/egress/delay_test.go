@@ -118,27 +118,29 @@ func TestCoDelDropsSegments(t *testing.T) {
 
 // A superframe on a slow lane goes in pieces, which together are the whole.
 func TestPieces(t *testing.T) {
-	q := egress.New()
-	l := q.Open()
-	l.Limit(3000)
-	push(q, tcp(1, 41, 1448))
-	first, pieces := 0, 0
-	for b := next(l); b != nil; b = next(l) {
-		pieces++
-		if n := frame.Segments(b.Header(), b.Bytes()); n > 2 {
-			t.Errorf("a piece of %d segments", n)
-		}
-		payload := b.Bytes()[54:]
-		for i := 0; i < len(payload); i += 1448 {
-			if payload[i] != byte(first) {
-				t.Errorf("segment %d where %d is due", payload[i], first)
+	synctest.Test(t, func(t *testing.T) {
+		q := egress.New()
+		l := q.Open()
+		l.Limit(3000)
+		push(q, tcp(1, 41, 1448))
+		first, pieces := 0, 0
+		for b := next(l); b != nil; b = next(l) {
+			pieces++
+			if n := frame.Segments(b.Header(), b.Bytes()); n > 2 {
+				t.Errorf("a piece of %d segments", n)
 			}
-			first++
+			payload := b.Bytes()[54:]
+			for i := 0; i < len(payload); i += 1448 {
+				if payload[i] != byte(first) {
+					t.Errorf("segment %d where %d is due", payload[i], first)
+				}
+				first++
+			}
 		}
-	}
-	if first != 41 || pieces != 21 {
-		t.Errorf("%d segments in %d pieces, want 41 in 21", first, pieces)
-	}
+		if first != 41 || pieces != 21 {
+			t.Errorf("%d segments in %d pieces, want 41 in 21", first, pieces)
+		}
+	})
 }
 
 // A rate holds, over all lanes together, within a slack.

@@ -54,66 +54,70 @@ func TestBounds(t *testing.T) {
 
 // A flood makes room for others: it is the fattest flow that loses.
 func TestFloodMakesRoom(t *testing.T) {
-	q := egress.New()
-	l := q.Open()
-	for i := range 2 * egress.MaxFrames {
-		push(q, udp(1, uint32(i), 64))
-	}
-	for i := range 100 {
-		push(q, udp(uint16(2+i), 0, 64))
-	}
-	got := make(map[int]int)
-	for b := next(l); b != nil; b = next(l) {
-		got[flowOf(b)]++
-	}
-	for i := range 100 {
-		if got[2+i] != 1 {
-			t.Errorf("flow %d sent %d frames of 1 beside a flood", 2+i, got[2+i])
+	synctest.Test(t, func(t *testing.T) {
+		q := egress.New()
+		l := q.Open()
+		for i := range 2 * egress.MaxFrames {
+			push(q, udp(1, uint32(i), 64))
 		}
-	}
-	if all := uint64(got[1]) + 100 + q.Stats().Full; all != 2*egress.MaxFrames+100 {
-		t.Errorf("%d frames are accounted for, of %d", all, 2*egress.MaxFrames+100)
-	}
+		for i := range 100 {
+			push(q, udp(uint16(2+i), 0, 64))
+		}
+		got := make(map[int]int)
+		for b := next(l); b != nil; b = next(l) {
+			got[flowOf(b)]++
+		}
+		for i := range 100 {
+			if got[2+i] != 1 {
+				t.Errorf("flow %d sent %d frames of 1 beside a flood", 2+i, got[2+i])
+			}
+		}
+		if all := uint64(got[1]) + 100 + q.Stats().Full; all != 2*egress.MaxFrames+100 {
+			t.Errorf("%d frames are accounted for, of %d", all, 2*egress.MaxFrames+100)
+		}
+	})
 }
 
 // Flows that have much to send get the same share in bytes, whatever their
 // frames are like, and one that sends little need not wait for them.
 func TestFairness(t *testing.T) {
-	q := egress.New()
-	l := q.Open()
-	fill := func() {
-		push(q, tcp(1, 40, 1448), tcp(2, 20, 1448), tcp(2, 20, 1448))
-		for range 40 {
-			push(q, udp(3, 0, 1514))
+	synctest.Test(t, func(t *testing.T) {
+		q := egress.New()
+		l := q.Open()
+		fill := func() {
+			push(q, tcp(1, 40, 1448), tcp(2, 20, 1448), tcp(2, 20, 1448))
+			for range 40 {
+				push(q, udp(3, 0, 1514))
+			}
+			for range 400 {
+				push(q, udp(4, 0, 100))
+			}
 		}
-		for range 400 {
-			push(q, udp(4, 0, 100))
+		var p wire.Packer
+		d := make([]byte, 1400)
+		sent := make(map[int]int)
+		src := counted{l, sent}
+		fill()
+		for range 100 {
+			l.Wait(ended)
+			p.Pack(d, src)
 		}
-	}
-	var p wire.Packer
-	d := make([]byte, 1400)
-	sent := make(map[int]int)
-	src := counted{l, sent}
-	fill()
-	for range 100 {
+		least, most := sent[1], sent[1]
+		for flow := 1; flow <= 4; flow++ {
+			least, most = min(least, sent[flow]), max(most, sent[flow])
+		}
+		if most-least > 2*1514+1400 {
+			t.Errorf("bytes sent by flow: %v, want the same within a turn", sent)
+		}
+		push(q, udp(5, 0, 100))
 		l.Wait(ended)
 		p.Pack(d, src)
-	}
-	least, most := sent[1], sent[1]
-	for flow := 1; flow <= 4; flow++ {
-		least, most = min(least, sent[flow]), max(most, sent[flow])
-	}
-	if most-least > 2*1514+1400 {
-		t.Errorf("bytes sent by flow: %v, want the same within a turn", sent)
-	}
-	push(q, udp(5, 0, 100))
-	l.Wait(ended)
-	p.Pack(d, src)
-	l.Wait(ended)
-	p.Pack(d, src)
-	if sent[5] != 100 {
-		t.Errorf("a flow that sends little waited for more than a datagram: %v", sent)
-	}
+		l.Wait(ended)
+		p.Pack(d, src)
+		if sent[5] != 100 {
+			t.Errorf("a flow that sends little waited for more than a datagram: %v", sent)
+		}
+	})
 }
 
 // counted counts the bytes that each flow has sent.
@@ -130,40 +134,42 @@ func (c counted) Sent(n int, done bool) {
 // Many superframes share the lane, and no more are begun at once than the far
 // side must keep.
 func TestOpenObjects(t *testing.T) {
-	q := egress.New()
-	l := q.Open()
-	for flow := range 30 {
-		push(q, tcp(uint16(flow), 40, 1448), tcp(uint16(flow), 40, 1448), udp(uint16(1000+flow), 0, 1200))
-	}
-	var (
-		p      wire.Packer
-		drops  wire.Drops
-		r      = wire.Receiver{MTU: 1500, Drops: &drops}
-		d      = make([]byte, 1400)
-		frames []*frame.Buf
-		open   = make(map[uint16]bool)
-	)
-	for l.Wait(ended); ; {
-		n := p.Pack(d, l)
-		if n == 0 {
-			break
+	synctest.Test(t, func(t *testing.T) {
+		q := egress.New()
+		l := q.Open()
+		for flow := range 30 {
+			push(q, tcp(uint16(flow), 40, 1448), tcp(uint16(flow), 40, 1448), udp(uint16(1000+flow), 0, 1200))
 		}
-		for _, s := range slices(d[:n]) {
-			if open[s.id] = !s.last; s.last {
-				delete(open, s.id)
+		var (
+			p      wire.Packer
+			drops  wire.Drops
+			r      = wire.Receiver{MTU: 1500, Drops: &drops}
+			d      = make([]byte, 1400)
+			frames []*frame.Buf
+			open   = make(map[uint16]bool)
+		)
+		for l.Wait(ended); ; {
+			n := p.Pack(d, l)
+			if n == 0 {
+				break
 			}
+			for _, s := range slices(d[:n]) {
+				if open[s.id] = !s.last; s.last {
+					delete(open, s.id)
+				}
+			}
+			if len(open) > 8 {
+				t.Fatalf("%d objects are begun and not ended, want at most 8", len(open))
+			}
+			frames = r.Datagram(d[:n], time.Now(), frames)
 		}
-		if len(open) > 8 {
-			t.Fatalf("%d objects are begun and not ended, want at most 8", len(open))
+		if len(frames) != 90 {
+			t.Errorf("%d frames arrived of 90, drops %s", len(frames), counts(&drops))
 		}
-		frames = r.Datagram(d[:n], time.Now(), frames)
-	}
-	if len(frames) != 90 {
-		t.Errorf("%d frames arrived of 90, drops %s", len(frames), counts(&drops))
-	}
-	for _, b := range frames {
-		b.Release()
-	}
+		for _, b := range frames {
+			b.Release()
+		}
+	})
 }
 
 type slice struct {
@@ -187,36 +193,38 @@ func slices(d []byte) (all []slice) {
 
 // Urgent frames go before all others, but neither without bound nor for ever.
 func TestUrgent(t *testing.T) {
-	q := egress.New()
-	l := q.Open()
-	arp := func() *frame.Buf {
-		b := frame.Get(60)
-		clear(b.Bytes())
-		b.Bytes()[12], b.Bytes()[13] = 8, 6
-		return b
-	}
-	isARP := func(b *frame.Buf) bool { return b.Bytes()[13] == 6 }
-	for i := range 100 {
-		push(q, udp(1, uint32(i), 1000))
-	}
-	push(q, arp())
-	if b := next(l); b == nil || !isARP(b) {
-		t.Error("ARP waits behind a bulk flow")
-	}
-	for range 1000 {
-		push(q, arp())
-	}
-	bulk, arps := 0, 0 // bytes
-	for range 400 {
-		if b := next(l); isARP(b) {
-			arps += b.Len()
-		} else {
-			bulk += b.Len()
+	synctest.Test(t, func(t *testing.T) {
+		q := egress.New()
+		l := q.Open()
+		arp := func() *frame.Buf {
+			b := frame.Get(60)
+			clear(b.Bytes())
+			b.Bytes()[12], b.Bytes()[13] = 8, 6
+			return b
 		}
-	}
-	if bulk < arps/2 || arps < 64*60 {
-		t.Errorf("beside a flood of ARP %d bytes of a bulk flow left, and %d of the flood's", bulk, arps)
-	}
+		isARP := func(b *frame.Buf) bool { return b.Bytes()[13] == 6 }
+		for i := range 100 {
+			push(q, udp(1, uint32(i), 1000))
+		}
+		push(q, arp())
+		if b := next(l); b == nil || !isARP(b) {
+			t.Error("ARP waits behind a bulk flow")
+		}
+		for range 1000 {
+			push(q, arp())
+		}
+		bulk, arps := 0, 0 // bytes
+		for range 400 {
+			if b := next(l); isARP(b) {
+				arps += b.Len()
+			} else {
+				bulk += b.Len()
+			}
+		}
+		if bulk < arps/2 || arps < 64*60 {
+			t.Errorf("beside a flood of ARP %d bytes of a bulk flow left, and %d of the flood's", bulk, arps)
+		}
+	})
 }
 
 // A frame that has waited too long is dropped, unless it is half sent.
@@ -251,43 +259,47 @@ func TestStale(t *testing.T) {
 
 // A lane ends: what it has begun is lost, once, and the rest leaves by another.
 func TestClose(t *testing.T) {
-	q := egress.New()
-	l := q.Open()
-	push(q, udp(1, 1, 9014), udp(1, 2, 100), udp(1, 3, 1514), tcp(2, 10, 1448))
-	d := make([]byte, 1200)
-	var old wire.Packer
-	if !l.Wait(t.Context()) || old.Pack(d, l) != len(d) {
-		t.Fatal("no datagram")
-	}
-	l.Close()
-	l = q.Open()
-	var got []int
-	for b := next(l); b != nil; b = next(l) {
-		if b.Header().GSOType == frame.GSONone {
-			got = append(got, numberOf(b))
-		} else {
-			got = append(got, -b.Len())
+	synctest.Test(t, func(t *testing.T) {
+		q := egress.New()
+		l := q.Open()
+		push(q, udp(1, 1, 9014), udp(1, 2, 100), udp(1, 3, 1514), tcp(2, 10, 1448))
+		d := make([]byte, 1200)
+		var old wire.Packer
+		if !l.Wait(t.Context()) || old.Pack(d, l) != len(d) {
+			t.Fatal("no datagram")
 		}
-	}
-	if diff := cmp.Diff([]int{2, 3, -(54 + 14480)}, got); diff != "" && !cmp.Equal(got, []int{-(54 + 14480), 2, 3}) {
-		t.Errorf("the new lane sent (-want +got):\n%s", diff)
-	}
-	if cut := q.Stats().Cut; cut != 1 {
-		t.Errorf("%d frames were cut, want 1", cut)
-	}
+		l.Close()
+		l = q.Open()
+		var got []int
+		for b := next(l); b != nil; b = next(l) {
+			if b.Header().GSOType == frame.GSONone {
+				got = append(got, numberOf(b))
+			} else {
+				got = append(got, -b.Len())
+			}
+		}
+		if diff := cmp.Diff([]int{2, 3, -(54 + 14480)}, got); diff != "" && !cmp.Equal(got, []int{-(54 + 14480), 2, 3}) {
+			t.Errorf("the new lane sent (-want +got):\n%s", diff)
+		}
+		if cut := q.Stats().Cut; cut != 1 {
+			t.Errorf("%d frames were cut, want 1", cut)
+		}
+	})
 }
 
 func TestClear(t *testing.T) {
-	q := egress.New()
-	push(q, udp(1, 1, 100), udp(2, 2, 200), udp(1, 3, 300))
-	q.Clear()
-	l := q.Open()
-	if b := next(l); b != nil {
-		t.Errorf("took %d of an empty queue", numberOf(b))
-	}
-	if s := q.Stats(); s.Cut != 3 || s.Frames != 0 || s.Bytes != 0 {
-		t.Errorf("after Clear: %+v, want 3 frames cut and none left", s)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		q := egress.New()
+		push(q, udp(1, 1, 100), udp(2, 2, 200), udp(1, 3, 300))
+		q.Clear()
+		l := q.Open()
+		if b := next(l); b != nil {
+			t.Errorf("took %d of an empty queue", numberOf(b))
+		}
+		if s := q.Stats(); s.Cut != 3 || s.Frames != 0 || s.Bytes != 0 {
+			t.Errorf("after Clear: %+v, want 3 frames cut and none left", s)
+		}
+	})
 }
 
 // Wait sleeps until there is a frame, and ends with its context.

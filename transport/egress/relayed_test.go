@@ -30,45 +30,49 @@ func pushTo(q *egress.Queue, to *wire.Relayed, frames ...*frame.Buf) {
 // Equal flows of other pairs, and of the peer's own LAN, do not wait for one
 // that floods. (A few may share its bucket.)
 func TestRelayedFairness(t *testing.T) {
-	const pairs = 40
-	q := egress.New()
-	l := q.Open()
-	for range 500 {
-		pushTo(q, pair(0), udp(1, 0, 1000))
-	}
-	push(q, udp(1, 0, 1000))
-	for i := range pairs {
-		pushTo(q, pair(1+i), udp(1, 0, 1000))
-	}
-	others := 0
-	for range pairs + 4 {
-		l.Wait(ended)
-		it := l.Next(frame.MaxLen)
-		if it.Relayed == nil || *it.Relayed != *pair(0) {
-			others++
+	synctest.Test(t, func(t *testing.T) {
+		const pairs = 40
+		q := egress.New()
+		l := q.Open()
+		for range 500 {
+			pushTo(q, pair(0), udp(1, 0, 1000))
 		}
-		l.Sent(it.Buf.Len(), true)
-	}
-	if others < pairs*3/4 {
-		t.Errorf("%d of %d other flows had their turn", others, pairs+1)
-	}
+		push(q, udp(1, 0, 1000))
+		for i := range pairs {
+			pushTo(q, pair(1+i), udp(1, 0, 1000))
+		}
+		others := 0
+		for range pairs + 4 {
+			l.Wait(ended)
+			it := l.Next(frame.MaxLen)
+			if it.Relayed == nil || *it.Relayed != *pair(0) {
+				others++
+			}
+			l.Sent(it.Buf.Len(), true)
+		}
+		if others < pairs*3/4 {
+			t.Errorf("%d of %d other flows had their turn", others, pairs+1)
+		}
+	})
 }
 
 // Relayed ARP need not wait either.
 func TestRelayedUrgent(t *testing.T) {
-	q := egress.New()
-	l := q.Open()
-	for range 100 {
-		push(q, udp(1, 0, 1000))
-	}
-	arp := frame.Get(60)
-	clear(arp.Bytes())
-	arp.Bytes()[12], arp.Bytes()[13] = 8, 6
-	pushTo(q, pair(7), arp)
-	l.Wait(ended)
-	if it := l.Next(frame.MaxLen); it.Relayed == nil || *it.Relayed != *pair(7) {
-		t.Error("relayed ARP waits behind a bulk flow")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		q := egress.New()
+		l := q.Open()
+		for range 100 {
+			push(q, udp(1, 0, 1000))
+		}
+		arp := frame.Get(60)
+		clear(arp.Bytes())
+		arp.Bytes()[12], arp.Bytes()[13] = 8, 6
+		pushTo(q, pair(7), arp)
+		l.Wait(ended)
+		if it := l.Next(frame.MaxLen); it.Relayed == nil || *it.Relayed != *pair(7) {
+			t.Error("relayed ARP waits behind a bulk flow")
+		}
+	})
 }
 
 // Whatever becomes of a frame while it waits, it goes its way: in pieces, with a
@@ -121,21 +125,23 @@ func TestRelayedWay(t *testing.T) {
 // The end of a datagram is filled from what is open rather than by cutting a
 // frame that its way makes too long.
 func TestRelayedIsLonger(t *testing.T) {
-	q := egress.New()
-	l := q.Open()
-	push(q, tcp(1, 40, 1448))
-	l.Wait(ended)
-	open := l.Next(1400)
-	l.Sent(2000, false) // its turn is over
-	pushTo(q, pair(1), udp(2, 0, 1000))
-	l.Wait(ended)
-	const object = 16 + 10 + 1000 // at most
-	if it := l.Next(object); it == open {
-		t.Error("a relayed frame that fits is not sent")
-	}
-	if it := l.Next(object - 1); it != open {
-		t.Error("a relayed frame would be cut")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		q := egress.New()
+		l := q.Open()
+		push(q, tcp(1, 40, 1448))
+		l.Wait(ended)
+		open := l.Next(1400)
+		l.Sent(2000, false) // its turn is over
+		pushTo(q, pair(1), udp(2, 0, 1000))
+		l.Wait(ended)
+		const object = 16 + 10 + 1000 // at most
+		if it := l.Next(object); it == open {
+			t.Error("a relayed frame that fits is not sent")
+		}
+		if it := l.Next(object - 1); it != open {
+			t.Error("a relayed frame would be cut")
+		}
+	})
 }
 
 // Relayed frames and others, about as long as a datagram, share a lane by the
