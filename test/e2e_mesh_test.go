@@ -260,10 +260,10 @@ func TestWaysChange(t *testing.T) {
 		if f.got.Duplicates != 0 || f.got.Altered != 0 {
 			t.Errorf("%s, want no duplicates and none altered", f)
 		}
-		// What was under way into the hole is lost: some 1.5 s each turn, and the
-		// machine's own pauses.
-		if lost, most := int(f.sent)-f.got.Received, int(2*(2*time.Second+slack)/flowPause); lost > most {
-			t.Errorf("%s: %d lost, want %d at most", f, lost, most)
+		// What goes into the hole is lost, some 1.5 s each turn; how much that is of
+		// all says more of the machine. "make faults" measures it.
+		if lost := int(f.sent) - f.got.Received; lost > int(f.sent)*3/4 {
+			t.Errorf("%s: %d lost", f, lost)
 		}
 	}
 }
