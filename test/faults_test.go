@@ -439,7 +439,6 @@ func (f *faultTest) measure(t *testing.T, one fault, kind string) {
 	defer func() { stopLoad() }()
 
 	result := faultResult{Fault: f.name + ": " + one.name, Load: kind, PromisedMS: one.within.Milliseconds(), Whole: one.whole}
-	stalls := 0
 	for len(result.Runs) < f.runs {
 		i := len(result.Runs)
 		f.n.steady(t, time.Second)
@@ -456,9 +455,9 @@ func (f *faultTest) measure(t *testing.T, one fault, kind string) {
 		if err := f.n.talk.err.Load(); err != nil {
 			trouble = fmt.Sprintf("%s; a TCP connection between hosts ended: %v", trouble, *err)
 		}
-		if late := run.late(one.whole) > one.within.Milliseconds() || trouble != ""; late && run.stall > stallMost && stalls < f.runs+2 {
+		if late := run.late(one.whole) > one.within.Milliseconds() || trouble != ""; late && run.stall > stallMost && len(result.AgainMS) < f.runs+2 {
 			t.Logf("%d: back after %d ms, but this machine stood still for %v: again", i+1, run.BackMS, run.stall)
-			stalls++
+			result.AgainMS = append(result.AgainMS, run.BackMS)
 			if trouble != "" {
 				stopLoad()
 				f.renew()
@@ -508,6 +507,7 @@ type faultResult struct {
 	GapP95MS   int64      `json:"gap_p95_ms"`
 	GapMaxMS   int64      `json:"gap_max_ms"`
 	Failed     int        `json:"failed"`
+	AgainMS    []int64    `json:"again_ms,omitempty"` // late ones that do not count, since the machine stood still
 	Runs       []faultRun `json:"runs"`
 }
 
@@ -579,6 +579,7 @@ func (r *faultResults) add(one faultResult) {
 	key := one.Fault + " " + one.Load
 	if had := r.all[key]; had != nil {
 		had.Runs = append(had.Runs, one.Runs...)
+		had.AgainMS = append(had.AgainMS, one.AgainMS...)
 		had.sum()
 		return
 	}
@@ -616,8 +617,8 @@ func (r *faultResults) write() error {
 // faultTable returns results as a table of milliseconds.
 func faultTable(all []*faultResult) string {
 	var b strings.Builder
-	b.WriteString("| fault | load | runs | promised | back p50 | p95 | max | without p50 | p95 | max | told p50 | max | failed |\n" +
-		"|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| fault | load | runs | promised | back p50 | p95 | max | without p50 | p95 | max | told p50 | max | failed | again |\n" +
+		"|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, r := range all {
 		told := " | "
 		if p50, most, ok := r.told(); ok {
@@ -627,8 +628,8 @@ func faultTable(all []*faultResult) string {
 		if r.late() {
 			late = " **late**"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %d%s | %d | %d | %d | %d | %s | %d |\n", r.Fault, r.Load, len(r.Runs), r.PromisedMS,
-			r.P50MS, r.P95MS, late, r.MaxMS, r.GapP50MS, r.GapP95MS, r.GapMaxMS, told, r.Failed)
+		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %d%s | %d | %d | %d | %d | %s | %d | %d |\n", r.Fault, r.Load, len(r.Runs), r.PromisedMS,
+			r.P50MS, r.P95MS, late, r.MaxMS, r.GapP50MS, r.GapP95MS, r.GapMaxMS, told, r.Failed, len(r.AgainMS))
 	}
 	return b.String()
 }
