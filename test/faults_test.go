@@ -442,6 +442,11 @@ func (f *faultTest) measure(t *testing.T, one fault, kind string) {
 	for len(result.Runs) < f.runs {
 		i := len(result.Runs)
 		f.n.steady(t, time.Second)
+		if one.lasts >= time.Minute {
+			// TCP pauses for as long as it heard nothing. What has not been heard since
+			// the last run would have to live through this one too.
+			f.n.talk = startConversation(f.t, f.n.from.Hosts[0], f.n.to.Hosts[0])
+		}
 		run := one.run(t, f.n, calm)
 		trouble := run.Error
 		if one.mend != nil {
