@@ -156,8 +156,7 @@ func (m *Mesh) admit(s *session) error {
 		return fmt.Errorf("%w: more than %d sessions at once", wire.ErrProtocol, maxSessions)
 	}
 	if p := m.peers[s.id]; p != nil {
-		old := p.session.Load()
-		if p.boots.refuses(s.control.hello.Boot, old != nil && !old.suspect.Load()) {
+		if p.boots.refuses(s.control.hello.Boot, p.answers()) {
 			return errTwin
 		}
 	}

@@ -222,10 +222,7 @@ func race[T any](ctx context.Context, addrs func(context.Context) iter.Seq[netip
 			switch {
 			case err != nil:
 				errs = append(errs, err)
-				select {
-				case failed <- struct{}{}:
-				default:
-				}
+				poke(failed)
 			case done:
 				lose(v)
 			default:
@@ -265,5 +262,13 @@ func sleep(ctx context.Context, d time.Duration) bool {
 		return true
 	case <-ctx.Done():
 		return false
+	}
+}
+
+// poke leaves a token in a channel that holds one, unless it is there already.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }

@@ -78,12 +78,7 @@ func (a *announcement) message() []byte {
 func short(id identity.ID) wire.ShortID { return wire.ShortID(id[:]) }
 
 // stir has tend look at what has changed.
-func (m *Mesh) stir() {
-	select {
-	case m.stirred <- struct{}{}:
-	default:
-	}
-}
+func (m *Mesh) stir() { poke(m.stirred) }
 
 // tend keeps what the mesh knows of itself together until ctx ends: our own
 // announcement, whom peers think we have sessions with, and the ways to members
@@ -303,10 +298,7 @@ func (m *Mesh) learn(body []byte, from *session) error {
 	p.takes.Store(uint32(member.Features))
 	p.untold, p.newsFrom = true, from
 	m.unstored = true
-	select {
-	case m.learned <- struct{}{}:
-	default:
-	}
+	poke(m.learned)
 	p.wake()
 	m.stir()
 	return nil
@@ -445,7 +437,7 @@ func (m *Mesh) ask(p *Peer) {
 	defer m.mu.Unlock()
 	u := wire.Punch{Destination: short(p.id), Source: short(m.cfg.Member.ID)}
 	for _, by := range m.peers {
-		if s := by.session.Load(); s != nil && !s.suspect.Load() && by.linksTo(u.Destination) {
+		if s := by.answering(); s != nil && by.linksTo(u.Destination) {
 			s.mail.put(func(o *mail) { o.punch(u) })
 		}
 	}
@@ -510,10 +502,7 @@ func (o *mail) put(change func(*mail)) {
 	o.mu.Lock()
 	change(o)
 	o.mu.Unlock()
-	select {
-	case o.ready <- struct{}{}:
-	default:
-	}
+	poke(o.ready)
 }
 
 // member leaves an announcement to be sent.
@@ -534,7 +523,7 @@ func (o *mail) punch(u wire.Punch) {
 	}
 }
 
-// open takes all that waits, as messages. LINKS is left for later when the last
+// openMail takes all that waits, as messages. LINKS is left for later when the last
 // one was sent a moment ago: then it returns when to ask again.
 func (s *session) openMail(now time.Time, linksAt *time.Time) (messages [][]byte, again time.Duration) {
 	o := &s.mail

@@ -72,12 +72,7 @@ type keeper struct {
 }
 
 // wake has the keeper look at what has changed.
-func (k *keeper) wake() {
-	select {
-	case k.poke <- struct{}{}:
-	default:
-	}
-}
+func (k *keeper) wake() { poke(k.poke) }
 
 // hurry has it try at once if a session is needed.
 func (k *keeper) hurry() {
@@ -158,7 +153,7 @@ func (p *Peer) needs(now time.Time) (need bool, again time.Duration) {
 	const seldom = time.Hour
 	p.mesh.mu.Lock()
 	defer p.mesh.mu.Unlock()
-	if s := p.session.Load(); s != nil && !s.suspect.Load() {
+	if s := p.answering(); s != nil {
 		switch {
 		case p.upwardsAt.IsZero():
 			return false, seldom
@@ -302,7 +297,7 @@ func (p *Peer) addresses(ctx context.Context, trouble *error) iter.Seq[netip.Add
 		m.mu.Lock()
 		last := p.at
 		m.mu.Unlock()
-		if last.IsValid() && (m.cfg.Through == nil || !m.cfg.Through(last.Addr())) && !offer(last) {
+		if last.IsValid() && m.isOutside(last.Addr()) && !offer(last) {
 			return
 		}
 		for _, s := range m.seedsOf(p.id) {
@@ -324,13 +319,16 @@ func (p *Peer) addresses(ctx context.Context, trouble *error) iter.Seq[netip.Add
 				continue // of those that the member names, one is enough
 			}
 			for _, a := range addrs {
-				if mayDial(a.Addr()) && (m.cfg.Through == nil || !m.cfg.Through(a.Addr())) && !offer(a) {
+				if mayDial(a.Addr()) && m.isOutside(a.Addr()) && !offer(a) {
 					return
 				}
 			}
 		}
 	}
 }
+
+// isOutside reports whether an address is reached by another way than a peer.
+func (m *Mesh) isOutside(a netip.Addr) bool { return m.cfg.Through == nil || !m.cfg.Through(a) }
 
 // dialling makes an address known as one that packets of ours go to.
 func (p *Peer) dialling(a netip.AddrPort) {
@@ -352,7 +350,7 @@ func (p *Peer) dialling(a netip.AddrPort) {
 func (p *Peer) report(err error) {
 	m := p.mesh
 	m.mu.Lock()
-	if s := p.session.Load(); s != nil && !s.suspect.Load() {
+	if p.answers() {
 		err = nil
 		p.trouble = ""
 	}

@@ -314,10 +314,7 @@ func (l *lane) heartbeat(h wire.Heartbeat, acks chan<- wire.ProbeAck) {
 			out.Cleared(time.Duration(h.Nonce))
 		} else if h.Nonce > l.answered.Load() {
 			l.answered.Store(h.Nonce)
-			select {
-			case l.answers <- struct{}{}:
-			default:
-			}
+			poke(l.answers)
 		}
 	case wire.Probe:
 		select {
@@ -328,12 +325,7 @@ func (l *lane) heartbeat(h wire.Heartbeat, acks chan<- wire.ProbeAck) {
 }
 
 // callOut has the lane send something at once.
-func (l *lane) callOut() {
-	select {
-	case l.call <- struct{}{}:
-	default:
-	}
-}
+func (l *lane) callOut() { poke(l.call) }
 
 // beat says on a data lane at intervals that we are alive, answers who asks, and
 // sends the probes of watchPath. It follows the size that the connection takes

@@ -31,10 +31,7 @@ const (
 
 // check has the session find out whether it still answers.
 func (s *session) check() {
-	select {
-	case s.hurry <- struct{}{}:
-	default:
-	}
+	poke(s.hurry)
 	for _, l := range s.dataLanes() {
 		l.callOut()
 	}

@@ -326,11 +326,10 @@ func (m *Mesh) Moved() {
 	m.moved, m.restateDue = time.Now(), true
 	m.stir()
 	for _, p := range m.peers {
-		s := p.session.Load()
-		if s != nil {
+		if s := p.session.Load(); s != nil {
 			s.check()
 		}
-		if s == nil || s.suspect.Load() {
+		if !p.answers() {
 			p.hurry()
 		}
 	}

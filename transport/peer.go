@@ -200,12 +200,7 @@ func (p *Peer) detach(s *session, why error) bool {
 }
 
 // leaves has Run see that the member is not reached any more.
-func (p *Peer) leaves() {
-	select {
-	case p.left <- struct{}{}:
-	default:
-	}
-}
+func (p *Peer) leaves() { poke(p.left) }
 
 // roundTrip returns how long a round trip to the peer takes, directly.
 func (p *Peer) roundTrip() time.Duration {

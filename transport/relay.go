@@ -15,11 +15,16 @@ import (
 // relay passes frames on to one member, by name, and floods nothing; so a frame
 // goes over two hops at most, and a mesh has no loops.
 
-// answers reports whether the member is reached directly at present.
-func (p *Peer) answers() bool {
-	s := p.session.Load()
-	return s != nil && !s.suspect.Load()
+// answering returns the session by which the member is reached directly at present,
+// or nil.
+func (p *Peer) answering() *session {
+	if s := p.session.Load(); s != nil && !s.suspect.Load() {
+		return s
+	}
+	return nil
 }
+
+func (p *Peer) answers() bool { return p.answering() != nil }
 
 // underway is how long after a session was made what went by a relay before may
 // still come.
@@ -27,8 +32,8 @@ const underway = egress.MaxAge
 
 // settled reports whether all that comes from the member comes directly.
 func (p *Peer) settled() bool {
-	s := p.session.Load()
-	return s != nil && !s.suspect.Load() && time.Since(s.since) >= underway
+	s := p.answering()
+	return s != nil && time.Since(s.since) >= underway
 }
 
 // reachable reports whether frames for the member go anywhere.
@@ -77,8 +82,8 @@ func (m *Mesh) relayLocked(p, old *Peer) (best *Peer) {
 	}
 	id := short(p.id)
 	able := func(r *Peer) bool {
-		s := r.session.Load()
-		return r != p && s != nil && !s.suspect.Load() && s.control.hello.Features&wire.FeatureRelay != 0 && r.linksTo(id)
+		s := r.answering()
+		return r != p && s != nil && s.control.hello.Features&wire.FeatureRelay != 0 && r.linksTo(id)
 	}
 	if old != nil && able(old) {
 		return old
