@@ -84,6 +84,7 @@ func TestLanesComeAndGo(t *testing.T) {
 				receiver.mu.Lock()
 				receiver.take = nil
 				receiver.mu.Unlock()
+				w.set(func() { w.loss = 0 })
 				exchange(t, home, office, 10)
 				home.stop()
 				office.stop()
