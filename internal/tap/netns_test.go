@@ -46,7 +46,7 @@ func hold(name string) {
 // newNamespace puts the test into an empty network namespace that ends with
 // it. The test's thread stays locked: subtests and goroutines are not in the
 // namespace unless they enter it.
-func newNamespace(t *testing.T) netns.NsHandle {
+func newNamespace(t testing.TB) netns.NsHandle {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
@@ -92,7 +92,7 @@ func wait[T any](t *testing.T, what string, c <-chan T) T {
 }
 
 // openTAP opens a Device that the test closes.
-func openTAP(t *testing.T, cfg tap.Config) *tap.Device {
+func openTAP(t testing.TB, cfg tap.Config) *tap.Device {
 	t.Helper()
 	d, err := tap.Open(withDefaults(cfg))
 	if err != nil {
@@ -112,14 +112,14 @@ func withDefaults(cfg tap.Config) tap.Config {
 }
 
 // ip runs ip(8), which says what it does better than netlink calls.
-func ip(t *testing.T, args ...string) {
+func ip(t testing.TB, args ...string) {
 	t.Helper()
 	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
 		t.Fatalf("ip %v: %v: %s", args, err, out)
 	}
 }
 
-func link(t *testing.T, name string) *netlink.LinkAttrs {
+func link(t testing.TB, name string) *netlink.LinkAttrs {
 	t.Helper()
 	l, err := netlink.LinkByName(name)
 	if err != nil {
