@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -264,6 +265,47 @@ func TestWireIsTransparent(t *testing.T) {
 				t.Errorf("got\n%x\nwant\n%x", got, want)
 			}
 		})
+	}
+}
+
+// What leaves by a link arrives at no wire of it, however early: a wire that is
+// opened while another one sends would take what it sees for frames from afar.
+func TestWireSeesNothingLeave(t *testing.T) {
+	l := lab.New(t)
+	a, b := l.Namespace("a"), l.Namespace("b")
+	lab.Connect(a, "eth0", b, "eth0", 1500)
+	from := a.Wire("eth0")
+	stop := make(chan struct{})
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := from.Send(lab.Numbered{Dst: macB, Src: macA, Length: 60}.Bytes()); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	defer sending.Wait()
+	defer close(stop)
+	for range 20 {
+		wire := a.Wire("eth0")
+		for {
+			frame, err := wire.Recv(time.Millisecond)
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if lab.IsNumbered(frame) {
+				t.Fatal("a wire has seen a frame that left")
+			}
+		}
 	}
 }
 

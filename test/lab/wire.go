@@ -93,7 +93,9 @@ func (w *Wire) Recv(limit time.Duration) ([]byte, error) {
 	var frame []byte
 	var recvErr error
 	err := w.raw.Read(func(fd uintptr) bool {
-		frame, recvErr = w.recv(int(fd))
+		for leaving := true; leaving; {
+			frame, leaving, recvErr = w.recv(int(fd))
+		}
 		return !errors.Is(recvErr, unix.EAGAIN)
 	})
 	if err != nil {
@@ -102,19 +104,25 @@ func (w *Wire) Recv(limit time.Duration) ([]byte, error) {
 	return frame, recvErr
 }
 
-func (w *Wire) recv(fd int) ([]byte, error) {
+// recv takes the next frame, and tells of one that left by the link: what another
+// Wire sends between the making of the socket and its PACKET_IGNORE_OUTGOING is
+// in there too.
+func (w *Wire) recv(fd int) (frame []byte, leaving bool, err error) {
 	oob := make([]byte, unix.CmsgSpace(int(unsafe.Sizeof(unix.TpacketAuxdata{}))))
-	n, oobn, flags, _, err := unix.Recvmsg(fd, w.buf, oob, unix.MSG_DONTWAIT)
+	n, oobn, flags, from, err := unix.Recvmsg(fd, w.buf, oob, unix.MSG_DONTWAIT)
 	if err != nil {
-		return nil, os.NewSyscallError("recvmsg", err)
+		return nil, false, os.NewSyscallError("recvmsg", err)
+	}
+	if from, ok := from.(*unix.SockaddrLinklayer); ok && from.Pkttype == unix.PACKET_OUTGOING {
+		return nil, true, nil
 	}
 	if flags&unix.MSG_TRUNC != 0 {
-		return nil, errors.New("frame larger than the receive buffer")
+		return nil, false, errors.New("frame larger than the receive buffer")
 	}
-	frame := slices.Clone(w.buf[:n])
+	frame = slices.Clone(w.buf[:n])
 	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	for _, m := range messages {
 		if m.Header.Level != unix.SOL_PACKET || m.Header.Type != unix.PACKET_AUXDATA {
@@ -122,14 +130,14 @@ func (w *Wire) recv(fd int) ([]byte, error) {
 		}
 		var aux unix.TpacketAuxdata
 		if _, err := binary.Decode(m.Data, binary.NativeEndian, &aux); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if aux.Status&unix.TP_STATUS_VLAN_VALID != 0 {
 			frame = slices.Insert(frame, 12,
 				byte(aux.Vlan_tpid>>8), byte(aux.Vlan_tpid), byte(aux.Vlan_tci>>8), byte(aux.Vlan_tci))
 		}
 	}
-	return frame, nil
+	return frame, false, nil
 }
 
 // Next returns the next frame that match accepts, and ends the test when none
