@@ -182,7 +182,9 @@ func TestRefused(t *testing.T) {
 			want: "refused us", founder: "membership is revoked",
 			cfg: func(t *testing.T) []*identity.Member {
 				ms := members(t, "home", "office")
-				ms[0].Revoked = func(id identity.ID) bool { return id == ms[1].ID }
+				if _, err := ms[0].Revoke("office"); err != nil {
+					t.Fatal(err)
+				}
 				return ms
 			},
 		},
@@ -190,9 +192,14 @@ func TestRefused(t *testing.T) {
 			name: "revoked there",
 			want: "membership is revoked", founder: "",
 			cfg: func(t *testing.T) []*identity.Member {
-				ms := members(t, "home", "office")
-				ms[1].Revoked = func(id identity.ID) bool { return id == ms[0].ID }
-				return ms
+				ms := members(t, "home", "attic", "office")
+				if _, err := ms[0].Revoke("attic"); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := ms[2].TakeRevocations(ms[0].Revocations().Bytes()); err != nil {
+					t.Fatal(err)
+				}
+				return ms[1:]
 			},
 		},
 	} {

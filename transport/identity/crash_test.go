@@ -336,3 +336,98 @@ func TestJoinSurvivesFaults(t *testing.T) {
 		}
 	})
 }
+
+// Whom the founder has put out is out, or is not; never is the list gone.
+func TestRevokeSurvivesFaults(t *testing.T) {
+	t.Parallel()
+	start := newMemory()
+	home, err := start.dir().Found("home")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, site := range []string{"cabin", "attic"} {
+		MustJoin(t, home, site)
+	}
+	if _, err := home.Revoke("attic"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := home.Invite("cabin", maxTTL, []string{"192.0.2.1:1"}); err != nil {
+		t.Fatal(err)
+	}
+	revoke := func(d *Dir) error {
+		m, err := d.Load()
+		if err != nil {
+			return err
+		}
+		news, err := m.Revoke("cabin")
+		if before := len(m.Revocations().Keys); (before == 2) != (err == nil) || (len(news) == 1) != (err == nil) {
+			t.Errorf("%d keys are out, %d by this, with error %v", before, len(news), err)
+		}
+		return err
+	}
+	everyFault(t, start, revoke, func(t *testing.T, after *memory) {
+		m, err := after.dir().Load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := m.Revocations(); int(r.Version) != len(r.Keys) || len(r.Keys) < 1 {
+			t.Errorf("version %d with %d keys", r.Version, len(r.Keys))
+		}
+		if _, err := m.Revoke("cabin"); err != nil || len(m.Revocations().Keys) != 2 {
+			t.Errorf("again: %v, %d keys", err, len(m.Revocations().Keys))
+		}
+		st, err := after.dir().readStateLocked()
+		if err != nil || len(slices.DeleteFunc(st.Ledger.Tokens, func(t invited) bool { return t.Site != "cabin" || t.UsedBy != nil })) > 0 {
+			t.Errorf("%v, or an invitation for cabin is left", err)
+		}
+	})
+}
+
+// A member that cannot store a list goes by it all the same until it stops.
+func TestTakeRevocationsSurvivesFaults(t *testing.T) {
+	t.Parallel()
+	home := MustFound(t, "home")
+	cabin, barn := MustJoin(t, home, "cabin"), MustJoin(t, home, "barn")
+	tok, err := home.Invite("", maxTTL, []string{"192.0.2.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := newMemory()
+	attic, _, err := JoinAt(start.dir(), home, tok, "attic")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := home.Revoke("barn"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := attic.TakeRevocations(home.Revocations().Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := home.Revoke("cabin"); err != nil {
+		t.Fatal(err)
+	}
+	list := home.Revocations().Bytes()
+	take := func(d *Dir) error {
+		m, err := d.Load()
+		if err != nil {
+			return err
+		}
+		news, err := m.TakeRevocations(list)
+		if len(news) != 1 || !m.Revoked(cabin.ID) || !m.Revoked(barn.ID) {
+			t.Errorf("news %v with error %v", news, err)
+		}
+		return err
+	}
+	everyFault(t, start, take, func(t *testing.T, after *memory) {
+		m, err := after.dir().Load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v := m.Revocations().Version; !m.Revoked(barn.ID) || m.Revoked(cabin.ID) != (v == 2) {
+			t.Errorf("version %d, barn out: %v, cabin out: %v", v, m.Revoked(barn.ID), m.Revoked(cabin.ID))
+		}
+		if _, err := m.TakeRevocations(list); err != nil || !m.Revoked(cabin.ID) {
+			t.Errorf("again: %v", err)
+		}
+	})
+}

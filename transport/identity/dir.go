@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"sync/atomic"
 )
 
 // What is in a state directory. The keys are made once and then only read;
@@ -42,6 +43,10 @@ type Dir struct {
 	// the disk on purpose. Of two joiners with one token one must lose.
 	mu    sync.Mutex
 	files files // nil once closed
+
+	// revoked is the list of revoked keys, nil while there is none. It is
+	// replaced under mu, and never by an older one.
+	revoked atomic.Pointer[Revocations]
 }
 
 // Open opens the state directory path and locks it, making it (mode 0700, with

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -204,9 +205,11 @@ func (m *Member) judge(l *ledger, t *invited, site string, key crypto.PublicKey)
 	if err != nil {
 		return nil, err
 	}
-	if m.Revoked != nil && m.Revoked(id) {
+	if m.Revoked(id) {
 		return nil, ErrKeyRevoked
 	}
+	// The names of those that were put out are free again.
+	l.Issued = slices.DeleteFunc(l.Issued, func(c issued) bool { return m.Revoked(c.ID) })
 	// A token that this key has used in time does not end: the reply may
 	// have been lost.
 	if t.UsedBy != nil && *t.UsedBy != id {

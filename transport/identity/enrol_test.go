@@ -343,11 +343,21 @@ func TestEnrolSameKeyAgain(t *testing.T) {
 func TestEnrolRevokedKey(t *testing.T) {
 	t.Parallel()
 	home := identity.MustFound(t, "home")
-	home.Revoked = func(identity.ID) bool { return true }
+	cabin := identity.MustJoin(t, home, "cabin")
+	revoke(t, home, "cabin")
 	tok := invite(t, home, "")
-	d := newDir(t)
-	req, cs := ask(t, d, home, tok, "x")
-	refused(t, home, d, tok, "x", req, cs, identity.ErrKeyRevoked)
+	d := cabin.Dir()
+	for _, site := range []string{"cabin", "x"} {
+		req, cs := ask(t, d, home, tok, site)
+		reply, err := home.Enrol(req, cs, nil)
+		if _, _, _, rerr := identity.ParseReply(reply); !errors.Is(err, identity.ErrKeyRevoked) || !errors.Is(rerr, identity.ErrKeyRevoked) {
+			t.Errorf("as %s: %v, joiner %v; want ErrKeyRevoked", site, err, rerr)
+		}
+	}
+	// Its name is free again, for another key.
+	if got := identity.MustJoin(t, home, "cabin"); got.ID == cabin.ID || home.Revoked(got.ID) {
+		t.Errorf("cabin again: %v", got.ID)
+	}
 }
 
 // editIssued hands the founder's list of certificates to edit.

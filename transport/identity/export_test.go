@@ -4,6 +4,7 @@ package identity
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -258,4 +259,18 @@ func ParseState(b []byte) error {
 func ParseKey(b []byte) error {
 	_, err := parseKey(b)
 	return err
+}
+
+// SignRevocations and ParseRevocations give the codec of a list of revoked keys,
+// of network "net".
+func SignRevocations(key ed25519.PrivateKey, r Revocations) []byte {
+	r.network = "net"
+	if err := r.sign(key); err != nil {
+		panic(err)
+	}
+	return r.signed
+}
+
+func ParseRevocations(b []byte, key ed25519.PrivateKey) (*Revocations, error) {
+	return parseRevocations(b, key.Public().(ed25519.PublicKey), "net")
 }

@@ -26,19 +26,13 @@ var (
 )
 
 // Member is this site's membership of a network. Its exported fields are read
-// only, but for Revoked.
+// only.
 type Member struct {
 	Site    string // this site's name
 	ID      ID     // this site's key
 	Network string // the network's name
 	CA      *x509.Certificate
 	Leaf    tls.Certificate // this site's certificate (without CA's) and key
-
-	// Revoked reports whether the key id has been put out of the network.
-	// It is called during handshakes, from several goroutines, and should
-	// not block. Nil means that nobody has. It is set before the first call
-	// of a method and not again.
-	Revoked func(id ID) bool
 
 	caID  ID
 	caKey crypto.Signer // nil but at the founder
@@ -86,6 +80,9 @@ func (d *Dir) memberLocked(st *state) (*Member, error) {
 		caID:    caID,
 		dir:     d,
 	}
+	if err := d.loadRevocationsLocked(m); err != nil {
+		return nil, err
+	}
 	if st.Ledger == nil {
 		return m, nil
 	}
@@ -103,13 +100,20 @@ func (d *Dir) memberLocked(st *state) (*Member, error) {
 	return m, nil
 }
 
-// Founder reports whether this site holds the CA key, and so can invite and
-// enrol others.
-func (m *Member) Founder() bool { return m.caKey != nil }
+// Founder reports whether this site holds the CA key, and so can invite, enrol
+// and revoke others. One from which the key was moved to another site does not,
+// though it may have it still.
+func (m *Member) Founder() bool {
+	r := m.dir.revoked.Load()
+	return m.caKey != nil && (r == nil || r.Holds(Site{m.ID, m.Site}))
+}
 
-// FounderSite returns the name of the site that founded the network, as the CA
-// certificate has it, or "" when that does not say. It is a hint for people.
-func (m *Member) FounderSite() string {
+// FounderSite returns the name of the site that holds the CA key: as the list of
+// revoked keys has it, else as the CA certificate has it, which names the site
+// that founded the network; or "" when that does not say. It is a hint for people.
+func (m *Member) FounderSite() string { return m.Revocations().Holder.Name }
+
+func (m *Member) namedFounder() string {
 	for _, site := range m.CA.Subject.OrganizationalUnit {
 		if ValidSite(site) == nil {
 			return site
@@ -160,7 +164,7 @@ func (m *Member) verifyPeer(chain []*x509.Certificate) error {
 	if c.network != m.Network {
 		return fmt.Errorf("%w: certificate is for network %q", ErrNotMember, c.network)
 	}
-	if m.Revoked != nil && m.Revoked(c.id) {
+	if m.Revoked(c.id) {
 		return fmt.Errorf("site %q, key %s: %w", c.site, c.id.Short(), ErrRevoked)
 	}
 	return nil

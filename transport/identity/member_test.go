@@ -219,7 +219,7 @@ func TestRevokedIsRefused(t *testing.T) {
 	home := identity.MustFound(t, "home")
 	cabin := identity.MustJoin(t, home, "cabin")
 	attic := identity.MustJoin(t, home, "attic")
-	home.Revoked = func(id identity.ID) bool { return id == cabin.ID }
+	revoke(t, home, "cabin")
 	for range 2 { // a second time: nothing is resumed
 		if p := identity.Handshake(cabin.TLSConfig(alpn), home.TLSConfig(alpn)); !errors.Is(p.ServerErr, identity.ErrRevoked) {
 			t.Errorf("as client: %v, want ErrRevoked", p.ServerErr)
