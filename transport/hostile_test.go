@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -308,6 +309,70 @@ func TestBrokenSession(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who accepts a session and does not say that it is in use is given up, and has the
+// session as soon as it says something.
+func TestMuteAcceptor(t *testing.T) {
+	ms := members(t, "home", "evil")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		e := w.evil(t, ms[1], evilAddr)
+		listener, err := e.tr.Listen(ms[1].TLSConfig(wire.ALPN), &quic.Config{EnableDatagrams: true, InitialPacketSize: 1200})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var mute atomic.Bool
+		mute.Store(true)
+		var controls atomic.Int32 // control lanes at present
+		var conns sync.WaitGroup
+		answer := func(conn *quic.Conn) {
+			stream, err := conn.AcceptStream(t.Context())
+			if err != nil {
+				return
+			}
+			_, body, err := wire.ReadMessage(stream, nil)
+			if err != nil {
+				return
+			}
+			hello, _ := wire.ParseHello(body)
+			hello.ID = ms[1].ID
+			stream.Write(hello.Append(nil))
+			if hello.Lane == 0 {
+				controls.Add(1)
+				defer controls.Add(-1)
+				if !mute.Load() {
+					stream.Write(wire.Have{}.Append(nil))
+				}
+			}
+			<-conn.Context().Done()
+		}
+		conns.Go(func() {
+			for {
+				conn, err := listener.Accept(context.Background())
+				if err != nil {
+					return
+				}
+				conns.Go(func() { answer(conn) })
+			}
+		})
+		home := w.run(t, ms[0], homeAddr, []string{evilAddr + ":4433"})
+		for range 60 {
+			time.Sleep(time.Second)
+			if n := controls.Load(); n > 8 {
+				t.Fatalf("%d control lanes are open at once", n)
+			}
+		}
+		if st := home.state("evil"); home.attaches() != 0 || st.State != "connecting" || !strings.Contains(st.Error, "does not answer") {
+			t.Errorf("attached %d times, %+v", home.attaches(), st)
+		}
+		mute.Store(false)
+		until(t, "attached", 5*time.Second, func() bool { return home.peer("evil") != nil })
+		home.stop()
+		listener.Close()
+		e.tr.Close()
+		conns.Wait()
+	})
 }
 
 // A lane that is closed as it joins, while frames wait for the peer.

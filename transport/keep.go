@@ -61,7 +61,8 @@ type keeper struct {
 	urgent atomic.Bool   // try at once: the way, or the other side's, has changed
 
 	// Guarded by Mesh.mu.
-	claimed    time.Time // until when a control lane that has answered may become a session
+	claim      context.Context // while a control lane that has answered may become a session
+	unclaim    func()          // ends it
 	candidates []netip.AddrPort
 	at         netip.AddrPort // where the member answered last
 	trouble    string         // why there is no session, "" when there is
@@ -165,7 +166,11 @@ func (p *Peer) needs(now time.Time) (need bool, again time.Duration) {
 		}
 		return true, 0
 	}
-	return true, max(p.backOff.Sub(now), p.claimed.Sub(now), 0)
+	if p.claim.Err() == nil {
+		until, _ := p.claim.Deadline()
+		again = until.Sub(now)
+	}
+	return true, max(p.backOff.Sub(now), again, 0)
 }
 
 // narrows notes that the path carries less than it did. The next session begins
@@ -374,7 +379,7 @@ func (p *Peer) report(err error) {
 // one, and carries it to its end. began is when we set out to. A session from
 // before then stays if it answers, but when the new one is for a wider path.
 func (m *Mesh) establish(ctx context.Context, control *lane, began time.Time, upward bool) error {
-	p, err := m.claim(control, began, upward)
+	p, unclaim, err := m.claim(control, began, upward)
 	if p == nil {
 		closeFor(control.conn, errReplaced)
 		return err
@@ -384,8 +389,15 @@ func (m *Mesh) establish(ctx context.Context, control *lane, began time.Time, up
 		closeFor(data.conn, errReplaced)
 		err = fmt.Errorf("%w: lanes of two members", wire.ErrProtocol)
 	}
+	if err == nil {
+		if err = control.waitAdopted(ctx); err != nil {
+			closeFor(data.conn, err)
+			err = explain(control.remote(), err)
+		}
+	}
 	if err != nil {
-		m.unclaim(p)
+		unclaim()
+		p.wake()
 		if why := context.Cause(control.conn.Context()); why != nil {
 			err = explain(control.remote(), why) // what the peer has against us
 		}
@@ -400,30 +412,33 @@ func (m *Mesh) establish(ctx context.Context, control *lane, began time.Time, up
 // no session: it has one that was made since we set out, or another is about to
 // be. A claim ends when the session is adopted, by unclaim, or by time: its path
 // may have gone.
-func (m *Mesh) claim(control *lane, began time.Time, upward bool) (*Peer, error) {
-	p, err := m.meet(control.id, control.site)
-	if err != nil {
-		return nil, err
+func (m *Mesh) claim(control *lane, began time.Time, upward bool) (p *Peer, unclaim func(), err error) {
+	if p, err = m.meet(control.id, control.site); err != nil {
+		return nil, nil, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := time.Now()
 	s := p.session.Load()
 	switch {
 	case s != nil && s.since.After(began),
 		s != nil && s.recovered() && !upward,
-		p.claimed.After(now):
-		return nil, nil
+		p.claim.Err() == nil:
+		return nil, nil, nil
 	}
 	// The data lane takes two round trips.
 	lasts := max(time.Second, 8*control.conn.ConnectionStats().SmoothedRTT)
-	p.claimed, p.at = now.Add(min(lasts, dialling)), control.remote()
-	return p, nil
+	p.claim, p.unclaim = context.WithTimeout(m.ctx, min(lasts, dialling))
+	p.at = control.remote()
+	return p, p.unclaim, nil
 }
 
-func (m *Mesh) unclaim(p *Peer) {
+// rival returns the claim of ours that a session which we accepted gives way to, or
+// nil.
+func (m *Mesh) rival(s *session) context.Context {
 	m.mu.Lock()
-	p.claimed = time.Time{}
-	m.mu.Unlock()
-	p.wake()
+	defer m.mu.Unlock()
+	if p := m.peers[s.id]; p != nil && !m.keeps(s) {
+		return p.claim
+	}
+	return nil
 }

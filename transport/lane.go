@@ -3,6 +3,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,7 @@ type lane struct {
 	heard  atomic.Int64  // when a datagram came last, in Unix nanoseconds
 
 	// Of the control lane.
+	first    *message      // that waitAdopted has read; its reader's own
 	answered atomic.Uint64 // nonce of the newest ping that had an answer
 	answers  chan struct{} // tells of one
 
@@ -155,6 +157,36 @@ func readHello(ctx context.Context, stream *quic.Stream) (h wire.Hello, err erro
 		return h, fmt.Errorf("%w: first message has type %d, not hello", wire.ErrProtocol, typ)
 	}
 	return wire.ParseHello(body)
+}
+
+// message is a control message.
+type message struct {
+	typ  uint8
+	body []byte
+}
+
+// waitAdopted waits until the peer, which accepted the lane, has adopted its session:
+// whatever it says first says that.
+func (l *lane) waitAdopted(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, dialling)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { l.stream.CancelRead(wire.CloseGoodbye) })
+	defer stop()
+	typ, body, err := wire.ReadMessage(l.stream, nil)
+	if err != nil {
+		return cmp.Or(context.Cause(ctx), err)
+	}
+	l.first = &message{typ, body}
+	return nil
+}
+
+// read reads the next control message; see wire.ReadMessage.
+func (l *lane) read(buf []byte) (typ uint8, body []byte, err error) {
+	if m := l.first; m != nil {
+		l.first = nil
+		return m.typ, m.body, nil
+	}
+	return wire.ReadMessage(l.stream, buf)
 }
 
 // measure asks the connection how great a datagram may be: one that cannot be

@@ -92,6 +92,48 @@ func TestCrossedDials(t *testing.T) {
 	}
 }
 
+// However two dials cross: once the sites have each other for peers all that they
+// send arrives.
+func TestCrossedDialsLoseNothing(t *testing.T) {
+	ms := members(t, "home", "office")
+	for _, latency := range []time.Duration{time.Millisecond, 20 * time.Millisecond} {
+		for lead := range 9 { // half latencies
+			for first := range 2 {
+				t.Run(fmt.Sprintf("%v, lead %d of %d", latency, lead, first), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						w := newWorld()
+						w.latency = latency
+						f := &traffic{t: t}
+						sites := make([]*node, 2)
+						start := func(i int) {
+							n := w.run(t, ms[i], []string{homeAddr, officeAddr}[i], []string{[]string{officePort, homePort}[i]})
+							f.at(n)
+							sites[i] = n
+						}
+						start(first)
+						began := time.Now()
+						for now := time.Duration(0); now < 600*time.Millisecond; now += time.Millisecond / 2 {
+							if now == time.Duration(lead)*latency/2 {
+								start(1 - first)
+							}
+							if sites[1-first] != nil && connected(sites[0], sites[1])() {
+								f.send(sites[0], ms[1].Site, 100)
+								f.send(sites[1], ms[0].Site, 100)
+							}
+							time.Sleep(time.Millisecond / 2)
+						}
+						time.Sleep(time.Second)
+						if lost := f.lost(began); len(lost) > 0 || len(f.sent) == 0 {
+							t.Errorf("%d of %d frames are lost: %v; %v %v",
+								len(lost), len(f.sent), lost[:min(5, len(lost))], sites[0].Drops(), sites[1].Drops())
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
 // One site is dialled by two of its addresses, as two peers and as one.
 func TestTwoAddresses(t *testing.T) {
 	const other = "192.0.2.9:4433" // nobody is there

@@ -71,6 +71,8 @@ const superframes = wire.FeatureCsum | wire.FeatureTSO | wire.FeatureUSO
 func newPeer(m *Mesh, id identity.ID, rate uint64) *Peer {
 	p := &Peer{mesh: m, id: id, knownAt: time.Now(), queue: egress.New(), left: make(chan struct{}, 1)}
 	p.poke = make(chan struct{}, 1)
+	p.claim, p.unclaim = context.WithCancel(context.Background())
+	p.unclaim() // there is none
 	p.toIt = wire.Relayed{Destination: short(id), Source: short(m.cfg.Member.ID)}
 	p.queue.SetRate(rate)
 	p.probe = probe.New(p.queue)

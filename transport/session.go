@@ -39,7 +39,9 @@ const MaxLanes = 16
 //	   hello           hello      (peer up)
 //	                               lanes come and go
 //
-// It ends when its control lane or its first data lane does.
+// The side that accepted adopts it first, or refuses, and tells of the former by its
+// first message on the control lane, which the side that dialled waits for. A
+// session ends when its control lane or its first data lane does.
 type session struct {
 	mesh    *Mesh
 	site    string
@@ -115,6 +117,7 @@ func (s *session) accepted(ctx context.Context) {
 	defer timeout.Stop()
 	select {
 	case l := <-s.joined:
+		s.giveWay()
 		s.carry(ctx, l)
 		s.mesh.forget(s)
 		return
@@ -133,6 +136,19 @@ func (s *session) accepted(ctx context.Context) {
 	}
 }
 
+// giveWay has an accepted session wait for one that we are dialling and that would
+// replace it at once, since the two crossed. The peer uses none before we have said
+// which, so nothing is lost with the other.
+func (s *session) giveWay() {
+	if c := s.mesh.rival(s); c != nil {
+		select {
+		case <-c.Done():
+		case <-s.control.conn.Context().Done():
+		case <-s.ctx.Done():
+		}
+	}
+}
+
 // carry carries frames over a session with its first data lane until the session
 // ends, and returns why it did.
 func (s *session) carry(ctx context.Context, data *lane) error {
@@ -145,6 +161,14 @@ func (s *session) carry(ctx context.Context, data *lane) error {
 		return err
 	}
 	defer s.mesh.leave(p, s)
+	run := func(f func() error) {
+		s.tasks.Go(func() {
+			if err := f(); err != nil {
+				s.end(err)
+			}
+		})
+	}
+	run(func() error { return s.writeControl() }) // at once: the peer waits to hear of it
 	if before != nil {
 		// What came first over the old session is delivered first, and no flow
 		// leaves by lanes of both.
@@ -155,13 +179,6 @@ func (s *session) carry(ctx context.Context, data *lane) error {
 	}
 	s.mesh.refreshOuter()
 
-	run := func(f func() error) {
-		s.tasks.Go(func() {
-			if err := f(); err != nil {
-				s.end(err)
-			}
-		})
-	}
 	s.mu.Lock()
 	s.peer, s.mtu, s.open = p, s.control.told.mtu, true
 	s.lanes[data.hello.Lane] = data
@@ -189,8 +206,7 @@ func (s *session) carry(ctx context.Context, data *lane) error {
 		return s.control.receive(next, in, s.acks, func(frames []*frame.Buf) { astray(len(frames)) }, func() {})
 	})
 	run(func() error { return s.watch() })
-	run(func() error { return readControl(s.control.stream, s) })
-	run(func() error { return s.writeControl() })
+	run(func() error { return readControl(s.control, s) })
 
 	select {
 	case <-s.ctx.Done():
@@ -239,7 +255,7 @@ func (s *session) runLane(l *lane) error {
 	run(func() error { return l.send(ctx, out, &p.tooLarge) })
 	run(func() error { return l.beat(ctx) })
 	run(func() error { return l.watchPath(ctx, &s.suspect) })
-	run(func() error { return readControl(l.stream, nil) })
+	run(func() error { return readControl(l, nil) })
 	select {
 	case <-ctx.Done():
 	case <-l.conn.Context().Done():
@@ -299,13 +315,13 @@ func (s *session) close() {
 	closeFor(s.control.conn, context.Cause(s.ctx))
 }
 
-// readControl reads the peer's control messages on a lane until the stream ends.
+// readControl reads the peer's control messages on a lane until its stream ends.
 // What it says after its hello it says on the control lane, whose session is s;
 // on another lane s is nil.
-func readControl(stream io.Reader, s *session) error {
+func readControl(l *lane, s *session) error {
 	buf := make([]byte, 256)
 	for {
-		typ, body, err := wire.ReadMessage(stream, buf)
+		typ, body, err := l.read(buf)
 		switch {
 		case err == io.EOF:
 			return nil // it has nothing more to say
@@ -433,7 +449,7 @@ func (m *Mesh) adopt(s *session) (p *Peer, before *session, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if s.dialled {
-		p.claimed = time.Time{}
+		p.unclaim()
 	}
 	if s.control.conn.Context().Err() != nil || s.data.conn.Context().Err() != nil {
 		return nil, nil, errReplaced // the other side has decided already

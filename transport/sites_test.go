@@ -298,9 +298,7 @@ func TestRelayToDirect(t *testing.T) {
 			if !all("up", office, cabin)() {
 				t.Error("not direct")
 			}
-			// When both dial at once, one session gives way to the other, and with
-			// it goes what was on its way: one each millisecond of a round trip.
-			if lost := f.lost(began); len(lost) > int(2*w.latency/time.Millisecond) || len(office.Drops())+len(cabin.Drops()) > 0 {
+			if lost := f.lost(began); len(lost) > 0 || len(office.Drops())+len(cabin.Drops()) > 0 {
 				t.Errorf("%d frames are lost: %v; %v %v", len(lost), lost[:min(5, len(lost))], office.Drops(), cabin.Drops())
 			}
 		})
