@@ -352,15 +352,20 @@ func (m *Mesh) store() {
 		return
 	}
 	m.unstored = false
-	var all [][]byte
+	all := m.newsLocked()
+	m.mu.Unlock()
+	slices.SortFunc(all, bytes.Compare)
+	m.cfg.Learned(all)
+}
+
+// newsLocked returns all that others have announced.
+func (m *Mesh) newsLocked() (all [][]byte) {
 	for _, p := range m.peers {
 		if p.news != nil {
 			all = append(all, p.news.message()[messageHeader:])
 		}
 	}
-	m.mu.Unlock()
-	slices.SortFunc(all, bytes.Compare)
-	m.cfg.Learned(all)
+	return all
 }
 
 // messageHeader is the length of what stands before a control message's body.

@@ -131,7 +131,9 @@ type Mesh struct {
 	ctx   context.Context
 	group *errgroup.Group
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex       // guards what follows
+	next     *identity.Member // who to be from now on; nil while it is cfg.Member
+	end      func()           // has Run look at next; nil before Run
 	lan      lan
 	moved    time.Time // when our addresses or routes changed last
 	peers    map[identity.ID]*Peer
@@ -165,7 +167,6 @@ func New(cfg Config) *Mesh {
 		dials:    make(chan struct{}, maxDials),
 		stirred:  make(chan struct{}, 1),
 		learned:  make(chan struct{}, 1),
-		quic:     newTransport(cfg.Conn, cfg.Member),
 	}
 	rand.Read(m.boot[:])
 	m.lan = lan{cfg.MTU, cfg.Features}
@@ -216,6 +217,51 @@ func quicConfig(lane int) *quic.Config {
 // Run dials and accepts until ctx ends, then says goodbye to all peers. It
 // returns nil when ctx ended, and only after all that it started has stopped.
 func (m *Mesh) Run(ctx context.Context) error {
+	for {
+		life, end := context.WithCancel(ctx)
+		m.mu.Lock()
+		m.end = end
+		m.rebornLocked()
+		m.mu.Unlock()
+		err := m.live(life)
+		end()
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// Become has this site go on under another membership of its network, with
+// another key, another name, or what else member has: all peers are taken leave
+// of, and met again.
+func (m *Mesh) Become(member *identity.Member) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.next = member
+	if m.end != nil {
+		m.end()
+	}
+}
+
+// rebornLocked takes on the membership that is next, if there is one. Nothing
+// runs meanwhile; what was learned of others stays.
+func (m *Mesh) rebornLocked() {
+	if m.next == nil {
+		return
+	}
+	m.cfg.Known = m.newsLocked()
+	m.cfg.Member, m.next = m.next, nil
+	m.peers, m.sessions = make(map[identity.ID]*Peer), make(map[sessionKey]*session)
+	m.shorts.Store(nil)
+	m.own, m.linksTold, m.restateDue = nil, nil, true
+	for _, s := range m.seeds {
+		s.id, s.known, s.trouble = identity.ID{}, false, ""
+	}
+}
+
+// live is Run under one membership.
+func (m *Mesh) live(ctx context.Context) error {
+	m.quic = newTransport(m.cfg.Conn, m.cfg.Member)
 	defer m.quic.Close()
 	listener, err := m.quic.Listen(m.serverTLS(), quicConfig(-1))
 	if err != nil {
