@@ -295,7 +295,7 @@ func (d *Dir) makeKeyLocked(name string) (ed25519.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.replaceLocked(name, pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: der})); err != nil {
+	if err := d.replaceLocked(name, encodeKey(der)); err != nil {
 		return nil, err
 	}
 	return key, nil
@@ -303,12 +303,21 @@ func (d *Dir) makeKeyLocked(name string) (ed25519.PrivateKey, error) {
 
 const keyBlock = "PRIVATE KEY" // RFC 7468, section 10
 
+// encodeKey writes a key, PKCS #8 in DER, as it is on disk.
+func encodeKey(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: der})
+}
+
 func parseKey(data []byte) (ed25519.PrivateKey, error) {
 	block, rest := pem.Decode(data)
 	if block == nil || block.Type != keyBlock || len(bytes.TrimSpace(rest)) > 0 {
 		return nil, errors.New("not one PEM block " + keyBlock)
 	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	return parsePKCS8(block.Bytes)
+}
+
+func parsePKCS8(der []byte) (ed25519.PrivateKey, error) {
+	key, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
 		return nil, err
 	}

@@ -93,6 +93,21 @@ func openDisk(path string) (*disk, error) {
 	if err != nil {
 		return nil, explainDir(path, err)
 	}
+	d, err := openUnlocked(path)
+	if err != nil {
+		return nil, err
+	}
+	d.made = made
+	if err := d.claim(); err != nil {
+		d.dir.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// openUnlocked opens a directory that is there, if nobody else can write in it.
+func openUnlocked(path string) (*disk, error) {
+	path = filepath.Clean(path)
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		if info, lerr := os.Lstat(path); lerr == nil && info.Mode()&os.ModeSymlink != 0 {
@@ -100,8 +115,8 @@ func openDisk(path string) (*disk, error) {
 		}
 		return nil, explainDir(path, err)
 	}
-	d := &disk{path: path, dir: os.NewFile(uintptr(fd), path), made: made}
-	if err := d.claim(); err != nil {
+	d := &disk{path: path, dir: os.NewFile(uintptr(fd), path)}
+	if err := d.check(); err != nil {
 		d.dir.Close()
 		return nil, err
 	}
@@ -148,8 +163,8 @@ func makeDir(path string) (made bool, err error) {
 	return true, f.Sync()
 }
 
-// claim checks that nobody else can write in the directory, and locks it.
-func (d *disk) claim() error {
+// check refuses a directory in which somebody else can write.
+func (d *disk) check() error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(d.dir.Fd()), &st); err != nil {
 		return &os.PathError{Op: "stat", Path: d.path, Err: err}
@@ -160,6 +175,11 @@ func (d *disk) claim() error {
 	if st.Mode&0o022 != 0 {
 		return fmt.Errorf("state directory %s has mode %04o: others may write in it (chmod 700 %s)", d.path, st.Mode&0o7777, d.path)
 	}
+	return nil
+}
+
+// claim locks the directory.
+func (d *disk) claim() error {
 	err := unix.Flock(int(d.dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return fmt.Errorf("state directory %s is in use by %s (stop it first, or pick another network with -n)", d.path, d.holder())

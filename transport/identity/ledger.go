@@ -158,12 +158,41 @@ func (l *ledger) issue(ca *x509.Certificate, caKey crypto.Signer, network, site 
 	if err != nil {
 		return nil, err
 	}
+	l.enter(site, id, cert)
+	return der, nil
+}
+
+func (l *ledger) enter(site string, id ID, cert *x509.Certificate) {
 	l.Issued = append(l.Issued, issued{
 		Site:   site,
 		ID:     id,
 		Serial: cert.SerialNumber.Text(16),
 		When:   time.Now().UTC().Truncate(time.Second),
-		Cert:   der,
+		Cert:   cert.Raw,
 	})
-	return der, nil
+}
+
+// check judges a book that comes from outside by the certificates in it.
+func (l *ledger) check(ca *x509.Certificate, network string) error {
+	if len(l.Issued) > maxIssued || len(l.Tokens) > maxTokens {
+		return fmt.Errorf("%d members and %d invitations (want at most %d and %d)", len(l.Issued), len(l.Tokens), maxIssued, maxTokens)
+	}
+	for i := range l.Issued {
+		e := &l.Issued[i]
+		cert, err := x509.ParseCertificate(e.Cert)
+		if err != nil {
+			return fmt.Errorf("member %d: %w", i, err)
+		}
+		c, err := verifyLeaf(ca, cert)
+		if err != nil {
+			return fmt.Errorf("member %d: %w", i, err)
+		}
+		if (claim{network, e.Site, e.ID}) != c {
+			return fmt.Errorf("member %d: certificate is that of site %q of network %s", i, c.site, c.network)
+		}
+		if l.bySite(c.site) != i || l.byRelay(c.id) != i {
+			return fmt.Errorf("member %d: site %q or its key is there twice", i, c.site)
+		}
+	}
+	return nil
 }
