@@ -40,10 +40,11 @@ const (
 // Its methods may be called from any goroutine.
 type Loop struct {
 	network string
-	self    ID
+	own     ID // that our questions are from
 	changed chan struct{}
 
 	mu      sync.Mutex // guards what follows
+	self    ID
 	counter uint32
 	peers   map[ID]string    // sites of the current peers, by id
 	seen    map[ID]time.Time // when the latest probe came, of a current peer or our own
@@ -52,7 +53,7 @@ type Loop struct {
 // NewLoop returns a Loop of a site of a network.
 func NewLoop(network string, self ID) *Loop {
 	return &Loop{
-		network: network[:min(len(network), 255)], self: self, changed: make(chan struct{}, 1),
+		network: network[:min(len(network), 255)], own: self, self: self, changed: make(chan struct{}, 1),
 		seen: make(map[ID]time.Time),
 	}
 }
@@ -75,8 +76,17 @@ func (l *Loop) SetPeers(peers map[ID]string) {
 	l.mu.Unlock()
 }
 
-// Own returns the address that this site's probes and questions are from.
-func (l *Loop) Own() frame.Station { return frame.NewStation(l.self.mac(), 0) }
+// SetSelf says under which id peers know this site from now on. The address of
+// its questions stays, for the answers that are on their way.
+func (l *Loop) SetSelf(self ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.seen, l.self)
+	l.self = self
+}
+
+// Own returns the address that this site's questions are from.
+func (l *Loop) Own() frame.Station { return frame.NewStation(l.own.mac(), 0) }
 
 // Changed gets a word when Judge may have something new to say, though not when
 // time alone has brought it about.

@@ -48,7 +48,7 @@ func (l *Loop) question(dst []byte, tags []byte, etherType uint16, n int) (b *fr
 	f := b.Bytes()
 	clear(f)
 	copy(f, dst)
-	copy(f[6:], l.self.mac())
+	copy(f[6:], l.own.mac())
 	copy(f[12:], tags)
 	binary.BigEndian.PutUint16(f[head-2:], etherType)
 	return b, f[head:]
@@ -60,7 +60,7 @@ func (l *Loop) askIPv4(tags []byte, target netip.Addr) *frame.Buf {
 	}
 	b, p := l.question([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, tags, frame.TypeARP, 28)
 	copy(p, []byte{0, 1, 8, 0, 6, 4, 0, 1}) // Ethernet, IPv4, their lengths, request
-	copy(p[8:], l.self.mac())
+	copy(p[8:], l.own.mac())
 	copy(p[24:], target.AsSlice())
 	return b
 }

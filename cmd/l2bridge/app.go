@@ -76,7 +76,8 @@ func (a *app) exit(cmd *cobra.Command, err error) int {
 		return exitUsage
 	case errors.Is(err, control.ErrNotRunning):
 		return exitNotRunning
-	case errors.Is(err, control.ErrNotAuthorised), errors.Is(err, daemon.ErrNotMember), errors.Is(err, daemon.ErrRefused):
+	case errors.Is(err, control.ErrNotAuthorised), errors.Is(err, daemon.ErrNotMember), errors.Is(err, daemon.ErrRefused),
+		errors.Is(err, daemon.ErrNotFounder):
 		return exitNotAuthorised
 	}
 	return exitError
@@ -114,7 +115,7 @@ func (a *app) rootCommand() *cobra.Command {
 	flags.BoolVarP(&a.json, "json", "j", false, "answer in JSON")
 
 	root.AddCommand(
-		a.initCommand(), a.upCommand(), a.inviteCommand(), a.joinCommand(),
+		a.initCommand(), a.upCommand(), a.inviteCommand(), a.joinCommand(), a.caCommand(),
 		a.statusCommand(), a.peersCommand(), a.fdbCommand(), a.dropsCommand(), a.testCommand(), a.monitorCommand(),
 		a.configCommand(), a.versionCommand(), a.completionCommand(),
 	)

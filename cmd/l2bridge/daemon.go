@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"time"
 
@@ -25,6 +26,12 @@ type engine interface {
 	// Run runs this site until ctx ends, and then returns nil. The error is
 	// ErrNotMember where the site belongs to no network.
 	Run(ctx context.Context, cfg config.Config, log *slog.Logger) error
+	// ReadCA reads the network's CA key out of a state directory, DropCA takes it
+	// away, and ImportCA brings one there and returns the site's name. The error
+	// is ErrNotFounder where there is none. But for ReadCA no daemon may run.
+	ReadCA(stateDir string) (daemon.CA, error)
+	DropCA(stateDir string, sum [sha256.Size]byte) error
+	ImportCA(stateDir string, data []byte, site string) (string, error)
 }
 
 // daemonEngine is package daemon itself; tests have another.
@@ -40,4 +47,14 @@ func (daemonEngine) Join(ctx context.Context, cfg config.Config, token string, t
 
 func (daemonEngine) Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	return daemon.Run(ctx, cfg, log)
+}
+
+func (daemonEngine) ReadCA(stateDir string) (daemon.CA, error) { return daemon.ReadCA(stateDir) }
+
+func (daemonEngine) DropCA(stateDir string, sum [sha256.Size]byte) error {
+	return daemon.DropCA(stateDir, sum)
+}
+
+func (daemonEngine) ImportCA(stateDir string, data []byte, site string) (string, error) {
+	return daemon.ImportCA(stateDir, data, site)
 }

@@ -10,6 +10,7 @@ package control
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"net"
 	"time"
@@ -150,6 +151,12 @@ type Backend interface {
 	// is its name, or "" to leave that to the joiner. ErrNotAuthorised, with
 	// the founder's name, where the CA key is not.
 	Invite(ctx context.Context, site string, ttl time.Duration) (string, error)
+	// DropCA takes the CA key away from this site, if sum is that of what was
+	// read of it. ErrNotAuthorised where it is not.
+	DropCA(sum [sha256.Size]byte) error
+	// ImportCA makes this site the holder of the CA key in data, and returns the
+	// site's name.
+	ImportCA(data []byte) (string, error)
 	// Test measures the way to a site with a load of so long each way, and calls
 	// progress as it goes on. ErrNotFound where there is no such site.
 	Test(ctx context.Context, site string, each time.Duration, progress func(TestProgress)) (TestReport, error)

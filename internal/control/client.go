@@ -5,6 +5,7 @@ package control
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -87,6 +88,20 @@ func (c *Client) Drops(ctx context.Context) ([]Drop, error) {
 func (c *Client) Invite(ctx context.Context, site string, ttl time.Duration) (string, error) {
 	r, err := ask[tokenReply](ctx, c, "/v1/invite", &request{Site: site, TTLMS: ttl.Milliseconds()})
 	return r.Token, err
+}
+
+// DropCA takes the CA key away from the daemon's site. sum is that of what was
+// read of it.
+func (c *Client) DropCA(ctx context.Context, sum [sha256.Size]byte) error {
+	_, err := ask[struct{}](ctx, c, "/v1/ca/drop", &request{Sum: sum[:]})
+	return err
+}
+
+// ImportCA makes the daemon's site the holder of the CA key in data, and returns
+// the site's name.
+func (c *Client) ImportCA(ctx context.Context, data []byte) (string, error) {
+	r, err := ask[siteReply](ctx, c, "/v1/ca/import", &request{CA: data})
+	return r.Site, err
 }
 
 // remoteError is an error of the daemon's: its text, and its kind.

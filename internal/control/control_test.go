@@ -5,6 +5,7 @@ package control_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -67,6 +68,17 @@ func (f *fake) DelStation(mac net.HardwareAddr, vlan uint16) error {
 		}
 	}
 	return fmt.Errorf("%v: %w", mac, control.ErrNotFound)
+}
+
+func (f *fake) DropCA(sum [sha256.Size]byte) error {
+	if sum[0] != 1 {
+		return fmt.Errorf("%w: no CA key here", control.ErrNotAuthorised)
+	}
+	return nil
+}
+
+func (f *fake) ImportCA(data []byte) (string, error) {
+	return fmt.Sprintf("home%d", len(data)), nil
 }
 
 func (f *fake) Invite(ctx context.Context, site string, ttl time.Duration) (string, error) {
@@ -163,6 +175,13 @@ func TestClient(t *testing.T) {
 	if token, err := c.Invite(ctx, "attic", 90*time.Minute); token != "l2b1_attic_1h30m0s" || err != nil {
 		t.Errorf("Invite: %q, %v", token, err)
 	}
+	if err := c.DropCA(ctx, [sha256.Size]byte{1}); err != nil {
+		t.Errorf("DropCA: %v", err)
+	}
+	// As long as anybody's is; its bytes are the daemon's to judge.
+	if site, err := c.ImportCA(ctx, make([]byte, 9<<20)); site != "home9437184" || err != nil {
+		t.Errorf("ImportCA: %q, %v", site, err)
+	}
 }
 
 // The kind and the text of an error arrive, and only its own kind.
@@ -192,6 +211,7 @@ func TestErrors(t *testing.T) {
 		"zero":            {c.DelStation(ctx, make(net.HardwareAddr, 6), 0), control.ErrInvalid, "the zero address"},
 		"long":            {c.DelStation(ctx, make(net.HardwareAddr, 8), 0), control.ErrInvalid, "want a MAC address"},
 		"ttl":             {noTTL, control.ErrInvalid, "ttl 0 ms"},
+		"no CA key":       {c.DropCA(ctx, [sha256.Size]byte{}), control.ErrNotAuthorised, "no CA key here"},
 		"other":           {plain, nil, "disk full"},
 		"no daemon":       {absent, control.ErrNotRunning, `none.sock (start it with "l2bridge up")`},
 	} {

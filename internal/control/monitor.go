@@ -23,7 +23,7 @@ const maxEventBytes = 64 << 10
 // slow for is lost and counted by the subscription.
 func monitorRoute(b Backend) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		q, err := readRequest(w, r)
+		q, err := readRequest(w, r, maxRequestBytes)
 		var events *event.Subscription
 		if err == nil {
 			events, err = b.Events(q.Kinds...)

@@ -4,6 +4,7 @@ package control
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ const (
 	maxConns        = 32
 	maxHeaderBytes  = 8 << 10
 	maxRequestBytes = 4 << 10
+	maxImportBytes  = 16 << 20 // a full ledger, in base64
 	requestTimeout  = 10 * time.Second
 	idleTimeout     = 30 * time.Second
 	// stopTimeout is what requests under way get when the server ends, out
@@ -105,12 +107,18 @@ type request struct {
 	TimeMS int64 `json:"time_ms,omitempty"`
 
 	Kinds []event.Kind `json:"kinds,omitempty"`
+
+	Sum []byte `json:"sum,omitempty"`
+	CA  []byte `json:"ca,omitempty"`
 }
 
 // Answers that are no list and no Status.
 type (
 	tokenReply struct {
 		Token string `json:"token"`
+	}
+	siteReply struct {
+		Site string `json:"site"`
 	}
 	flushReply struct {
 		Flushed int `json:"flushed"`
@@ -127,9 +135,9 @@ func routes(b Backend) http.Handler {
 			reply(w, answer(), nil)
 		})
 	}
-	post := func(path string, answer func(ctx context.Context, q request) (any, error)) {
+	postUpTo := func(most int64, path string, answer func(ctx context.Context, q request) (any, error)) {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
-			q, err := readRequest(w, r)
+			q, err := readRequest(w, r, most)
 			if err != nil {
 				reply(w, nil, err)
 				return
@@ -137,6 +145,10 @@ func routes(b Backend) http.Handler {
 			v, err := answer(r.Context(), q)
 			reply(w, v, err)
 		})
+	}
+
+	post := func(path string, answer func(ctx context.Context, q request) (any, error)) {
+		postUpTo(maxRequestBytes, path, answer)
 	}
 
 	get("/v1/status", func() any {
@@ -177,12 +189,23 @@ func routes(b Backend) http.Handler {
 		token, err := b.Invite(ctx, q.Site, ttl)
 		return tokenReply{token}, err
 	})
+	post("/v1/ca/drop", func(_ context.Context, q request) (any, error) {
+		if len(q.Sum) != sha256.Size {
+			return nil, fmt.Errorf("%w: sum of %d bytes: want %d", ErrInvalid, len(q.Sum), sha256.Size)
+		}
+		return struct{}{}, b.DropCA([sha256.Size]byte(q.Sum))
+	})
+	postUpTo(maxImportBytes, "/v1/ca/import", func(_ context.Context, q request) (any, error) {
+		site, err := b.ImportCA(q.CA)
+		return siteReply{site}, err
+	})
 	return mux
 }
 
-func readRequest(w http.ResponseWriter, r *http.Request) (request, error) {
+// readRequest reads a request of at most most bytes.
+func readRequest(w http.ResponseWriter, r *http.Request, most int64) (request, error) {
 	var q request
-	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBytes))
+	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, most))
 	body.DisallowUnknownFields() // a newer command's wish must not be half done
 	if err := body.Decode(&q); err != nil {
 		return q, fmt.Errorf("%w: %v (are command and daemon of the same version?)", ErrInvalid, err)

@@ -93,7 +93,7 @@ const testLineTime = 5 * time.Second
 // goes.
 func testRoute(b Backend) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		q, err := readRequest(w, r)
+		q, err := readRequest(w, r, maxRequestBytes)
 		each := time.Duration(q.TimeMS) * time.Millisecond
 		if err == nil && (q.TimeMS < LeastTest.Milliseconds() || q.TimeMS > MostTest.Milliseconds()) {
 			err = fmt.Errorf("%w: time %d ms: want %d to %d", ErrInvalid, q.TimeMS, LeastTest.Milliseconds(), MostTest.Milliseconds())

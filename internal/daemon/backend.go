@@ -25,7 +25,7 @@ type backend struct{ s *site }
 func (b backend) Status() control.Status {
 	s := b.s
 	st := control.Status{
-		Site: s.member.Site, ID: s.member.ID.String(), Network: s.member.Network, Founder: s.member.Founder(),
+		Site: s.member().Site, ID: s.member().ID.String(), Network: s.member().Network, Founder: s.member().Founder(),
 		TAP: s.cfg.TAP, Bridge: s.cfg.Bridge, BridgePorts: []string{},
 		Listen: s.conn.LocalAddr().String(), PortMapping: s.ports.Mapping().String(), Peers: b.Peers(), Drops: b.Drops(), Hints: []string{},
 	}
@@ -45,7 +45,7 @@ func (b backend) Status() control.Status {
 	}
 	st.Hints = append(st.Hints, s.guardHints()...)
 	peers := s.mesh.Peers()
-	if len(peers) == 0 && s.member.Founder() {
+	if len(peers) == 0 && s.member().Founder() {
 		st.Hints = append(st.Hints, `no other site yet: "l2bridge invite SITE" prints a token for one`)
 	}
 	for _, p := range peers {
@@ -223,14 +223,14 @@ func (b backend) Drops() []control.Drop {
 // Invite implements control.Backend.
 func (b backend) Invite(_ context.Context, site string, ttl time.Duration) (string, error) {
 	s := b.s
-	if !s.member.Founder() {
-		return "", fmt.Errorf("%w: the network's CA key is at site %q; run this there", control.ErrNotAuthorised, s.member.FounderSite())
+	if !s.member().Founder() {
+		return "", fmt.Errorf("%w: the network's CA key is at site %q; run this there", control.ErrNotAuthorised, s.member().FounderSite())
 	}
 	addrs := s.advertised()
 	if len(addrs) == 0 {
 		return "", fmt.Errorf("%w: this machine has no address to tell the new site but the bridge's, which lead into the tunnel (start it with --advertise HOST:PORT)", control.ErrInvalid)
 	}
-	token, err := s.member.Invite(site, ttl, addrs)
+	token, err := s.member().Invite(site, ttl, addrs)
 	if err != nil {
 		return "", err // of what was asked or of the disk; its text says which
 	}

@@ -44,7 +44,8 @@ func take(t *testing.T, from *event.Subscription, n int) (all []event.Event) {
 func TestPeerEvents(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
-	s := &site{log: slog.New(slog.NewTextHandler(&log, nil)), member: &identity.Member{}}
+	s := &site{log: slog.New(slog.NewTextHandler(&log, nil))}
+	s.now.Store(&identity.Member{})
 	s.hooks = s.newHooks()
 	defer s.hooks.Close(0)
 	listener, err := s.events.Subscribe()

@@ -17,7 +17,7 @@ const hookStop = time.Second
 func (s *site) newHooks() *hook.Runner {
 	return hook.New(hook.Config{
 		Up: s.cfg.OnUp, Down: s.cfg.OnDown,
-		Name: s.cfg.Name, Site: s.member.Site, TAP: s.cfg.TAP, Bridge: s.cfg.Bridge,
+		Name: s.cfg.Name, Site: s.member().Site, TAP: s.cfg.TAP, Bridge: s.cfg.Bridge,
 		Log: s.log,
 	})
 }

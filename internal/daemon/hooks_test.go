@@ -21,14 +21,14 @@ func TestHooks(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	s := &site{
-		log:    slog.New(slog.NewTextHandler(&log, nil)),
-		member: &identity.Member{Site: "home"},
+		log: slog.New(slog.NewTextHandler(&log, nil)),
 		cfg: config.Config{
 			Paths: config.Paths{Name: "lab"}, TAP: "l2b-lab", Bridge: "br1",
 			OnUp:   []string{"/bin/sh", "-c", "env | grep ^L2BRIDGE_ | sort | cut -d= -f2 | tr '\\n' /"},
 			OnDown: []string{"/bin/echo", "is down"},
 		},
 	}
+	s.now.Store(&identity.Member{Site: "home"})
 	s.hooks = s.newHooks()
 	peer := func(kind transport.EventKind, site string) transport.Event {
 		return transport.Event{Kind: kind, Site: site, ID: identity.ID{site[0]}}

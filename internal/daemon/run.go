@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -44,7 +45,7 @@ type site struct {
 	cfg     config.Config
 	log     *slog.Logger
 	dir     *identity.Dir
-	member  *identity.Member
+	now     atomic.Pointer[identity.Member] // as whom this site runs
 	conn    *udpconn.Conn
 	table   *fdb.Table
 	sw      *bridge.Switch
@@ -91,12 +92,13 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	}
 
 	s := &site{
-		cfg: cfg, log: log, dir: dir, member: member,
+		cfg: cfg, log: log, dir: dir,
 		changed: make(chan struct{}, 1),
 		state:   control.StateConnecting,
 		since:   time.Now(),
 		safety:  newSafety(member),
 	}
+	s.now.Store(member)
 	s.table = fdb.New(fdb.Config{Max: cfg.FDBMax, Ageing: cfg.Ageing, Changed: s.stationChanged})
 	s.sw = bridge.New(bridge.Config{Table: s.table, Outer: &s.outer, Loop: s.safety.loop, Servers: &s.safety.servers, ForwardReserved: cfg.ForwardReserved})
 	if err := loadStatics(dir, s.sw); err != nil {
@@ -159,6 +161,17 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	return err
 }
 
+// member returns as whom this site runs.
+func (s *site) member() *identity.Member { return s.now.Load() }
+
+// become has the site run as m from now on. The TAP, its stations and the static
+// entries stay; the peers are met again.
+func (s *site) become(m *identity.Member) {
+	s.now.Store(m)
+	s.safety.loop.SetSelf(guard.ID(m.ID))
+	s.mesh.Become(m)
+}
+
 // notify tells systemd, if it runs us.
 func notify(state string) {
 	// Nobody to tell, or somebody who does not listen: we run all the same.
@@ -183,7 +196,7 @@ func targets(dir *identity.Dir, peers []string) (dial [][]string, err error) {
 
 // openTAP opens the TAP under the address that this site always has.
 func (s *site) openTAP() (*tap.Device, error) {
-	address := tap.Address(s.member.ID[:], []byte(s.cfg.Name))
+	address := tap.Address(s.member().ID[:], []byte(s.cfg.Name))
 	dev, err := tap.Open(tap.Config{
 		Name: s.cfg.TAP, Bridge: s.cfg.Bridge, MTU: s.cfg.MTU, Address: address,
 		Superframes: s.cfg.Superframes, CarrierAlwaysOn: s.cfg.CarrierOn, Log: s.log,
