@@ -4,6 +4,7 @@ package test_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
 	"slices"
 	"testing"
@@ -21,6 +22,7 @@ import (
 func readControl(t rapid.TB, in []byte) (all []wirepeer.Message, err error) {
 	t.Helper()
 	have := false
+	var parts wire.RevokedParts
 	for r := bytes.NewReader(in); ; {
 		typ, body, err := wire.ReadMessage(r, nil)
 		if err == io.EOF {
@@ -85,6 +87,10 @@ func readControl(t rapid.TB, in []byte) (all []wirepeer.Message, err error) {
 			var u wire.Punch
 			u, err = wire.ParsePunch(body)
 			m = wirepeer.Punch{Destination: wirepeer.Member(u.Destination), Source: wirepeer.Member(u.Source)}
+		case wire.TypeRevoked:
+			if _, err = parts.Add(body); err == nil {
+				m = wirepeer.Revoked{Length: binary.BigEndian.Uint32(body), Offset: binary.BigEndian.Uint32(body[4:]), Part: bytes.Clone(body[8:])}
+			}
 		default:
 			continue
 		}
@@ -116,7 +122,7 @@ func agreeOnControl(t rapid.TB, in []byte) {
 func drawMessage(t *rapid.T) []byte {
 	member := rapid.Map(rapid.SliceOfN(rapid.Byte(), 8, 8), func(b []byte) wirepeer.Member { return wirepeer.Member(b) })
 	few := rapid.IntRange(0, 4)
-	switch rapid.IntRange(0, 7).Draw(t, "message") {
+	switch rapid.IntRange(0, 8).Draw(t, "message") {
 	case 0:
 		return wirepeer.Lanes{Want: rapid.Byte().Draw(t, "want")}.Append(nil)
 	case 1:
@@ -149,6 +155,9 @@ func drawMessage(t *rapid.T) []byte {
 		}
 		copy(s.Address[from:], rapid.SliceOfN(rapid.Byte(), 16-from, 16-from).Draw(t, "address"))
 		return s.Append(nil)
+	case 7:
+		few := rapid.SampledFrom([]uint32{0, 0, 1, 2, 3, 400_000, 400_001})
+		return wirepeer.Revoked{Length: few.Draw(t, "length"), Offset: few.Draw(t, "offset"), Part: rapid.SliceOfN(rapid.Byte(), 0, 3).Draw(t, "part")}.Append(nil)
 	case 6:
 		return wirepeer.Punch{Destination: member.Draw(t, "destination"), Source: member.Draw(t, "source")}.Append(nil)
 	}
@@ -186,6 +195,7 @@ func FuzzTwoReadingsOfControl(f *testing.F) {
 		wirepeer.Lanes{Want: 3}, wirepeer.ProbeAck{Lane: 1, Nonce: 2}, wirepeer.Have{{Version: 3}}, wirepeer.Links{{1}},
 		wirepeer.Announcement{Certificate: []byte{1}, Addresses: []string{"a.b:1", "[::1]:22"}, Behind: []byte{1}},
 		wirepeer.Seen{Address: [16]byte{1}, Port: 1}, wirepeer.Punch{Source: wirepeer.Member{1}},
+		wirepeer.Revoked{Length: 1, Part: []byte{1}},
 	} {
 		f.Add(slices.Concat(m.Append(nil), m.Append(nil)))
 	}

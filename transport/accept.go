@@ -146,6 +146,10 @@ func (m *Mesh) admit(s *session) error {
 	if m.sessions[s.key()] != nil {
 		return fmt.Errorf("%w: session used twice", wire.ErrProtocol)
 	}
+	if m.cfg.Member.Revoked(s.id) { // since its handshake
+		return errRevoked
+	}
+	m.greetedLocked(s.control)
 	open := 0
 	for k := range m.sessions {
 		if k.id == s.id {

@@ -91,10 +91,12 @@ func explain(addr netip.AddrPort, err error) error {
 		return fmt.Errorf("%s: %w", addr, errTwice)
 	case errors.As(err, &closed) && closed.Remote && closed.ErrorCode == wire.CloseReplaced:
 		return errReplaced
+	case isPutOut(err):
+		return fmt.Errorf("%s says: %w", addr, errPutOut)
 	case errors.As(err, &closed) && closed.Remote:
 		return fmt.Errorf("%s has closed the connection: %s", addr, closed.ErrorMessage)
 	case errors.As(err, &crypto) && crypto.ErrorCode.IsCryptoError() && crypto.Remote:
-		return fmt.Errorf("%s refused us (is this site a member of its network, and not revoked?): %w", addr, err)
+		return fmt.Errorf("%s %w: %w", addr, errRefused, err)
 	}
 	return fmt.Errorf("%s: %w", addr, err)
 }

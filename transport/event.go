@@ -21,6 +21,7 @@ const (
 	EventMoved   EventKind = "moved"   // it has another address
 	EventNarrow  EventKind = "narrow"  // the path to it takes smaller packets than before
 	EventTwice   EventKind = "twice"   // two machines use its key
+	EventRevoked EventKind = "revoked" // it is a member no more: put out, or gone for good
 )
 
 // Event is one thing that has happened.

@@ -110,7 +110,7 @@ func (m *Mesh) tend(ctx context.Context) {
 func (m *Mesh) restate(at time.Time) (again time.Duration) {
 	const idle = time.Hour
 	m.mu.Lock()
-	due, wait := m.restateDue, newsPause-at.Sub(m.restated)
+	due, wait := m.restateDue && !m.leaving, newsPause-at.Sub(m.restated)
 	if due && wait <= 0 {
 		m.restateDue, m.restated = false, at
 	}
@@ -235,8 +235,8 @@ func (s *session) has(list wire.Have) {
 	}
 }
 
-// hears takes an announcement from a peer. One that is not good has no effect: the
-// peer may not know yet that a member was put out. But judging costs time.
+// hears takes an announcement from a peer. One that is not good has no effect, but
+// judging costs time.
 func (s *session) hears(body []byte) error {
 	if s.news++; s.news > freeNews {
 		sleep(s.ctx, newsEvery)
@@ -263,6 +263,9 @@ func (m *Mesh) learn(body []byte, from *session) error {
 		return fmt.Errorf("announcement of %d bytes, at most %d are kept", len(body), maxNews)
 	}
 	site, id, key, err := m.cfg.Member.Judge(member.Cert)
+	if errors.Is(err, identity.ErrRevoked) {
+		return nil // the peer does not know yet
+	}
 	if err != nil {
 		return fmt.Errorf("announcement: %w", err)
 	}
@@ -301,6 +304,9 @@ func (m *Mesh) learn(body []byte, from *session) error {
 	poke(m.learned)
 	p.wake()
 	m.stir()
+	if member.Version == finalVersion {
+		m.group.Go(func() error { m.goes(p); return nil })
+	}
 	return nil
 }
 
@@ -495,6 +501,7 @@ type mail struct {
 	ready chan struct{}
 
 	mu      sync.Mutex // guards what follows
+	list    bool       // of revoked keys
 	have    bool
 	links   bool
 	seen    bool
@@ -534,9 +541,9 @@ func (s *session) openMail(now time.Time, linksAt *time.Time) (messages [][]byte
 	o := &s.mail
 	m := s.mesh
 	o.mu.Lock()
-	have, seen, links := o.have, o.seen, o.links
+	list, have, seen, links := o.list, o.have, o.seen, o.links
 	members, punches := o.members, o.punches
-	o.have, o.seen, o.members, o.punches = false, false, nil, nil
+	o.list, o.have, o.seen, o.members, o.punches = false, false, false, nil, nil
 	if links {
 		if again = linksPause - now.Sub(*linksAt); again > 0 {
 			links = false
@@ -548,6 +555,9 @@ func (s *session) openMail(now time.Time, linksAt *time.Time) (messages [][]byte
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if list {
+		messages = s.listLocked()
+	}
 	if have {
 		messages = append(messages, m.haveLocked().Append(nil))
 	}

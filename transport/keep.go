@@ -154,6 +154,9 @@ func (p *Peer) needs(now time.Time) (need bool, again time.Duration) {
 	const seldom = time.Hour
 	p.mesh.mu.Lock()
 	defer p.mesh.mu.Unlock()
+	if p.mesh.leaving || p.hasLeftLocked() {
+		return false, seldom
+	}
 	if s := p.answering(); s != nil {
 		switch {
 		case p.upwardsAt.IsZero():
@@ -202,6 +205,8 @@ func (p *Peer) rises(now time.Time) bool {
 // is not made at once again.
 func (k *keeper) judgeLocked(lasted time.Duration, why error) {
 	switch {
+	case isPutOut(why):
+		k.backOff, k.trouble = time.Now().Add(revokedPause), errPutOut.Error()
 	case lasted >= silence:
 		k.strikes = 0
 	case !errors.Is(why, errReplaced):
@@ -365,8 +370,11 @@ func (p *Peer) report(err error) {
 	if errors.Is(err, errTwice) || errors.Is(err, errTwin) {
 		p.backOff = time.Now().Add(twicePause)
 	}
+	if isPutOut(err) || errors.Is(err, errRefused) {
+		p.backOff = time.Now().Add(revokedPause)
+	}
 	text, news := note(&p.trouble, err)
-	if news && !p.isGivenLocked() && !errors.Is(err, errTwice) {
+	if news && !p.isGivenLocked() && !errors.Is(err, errTwice) && !isPutOut(err) {
 		news = false // nobody asked for it by name
 	}
 	m.mu.Unlock()
@@ -384,6 +392,7 @@ func (m *Mesh) establish(ctx context.Context, control *lane, began time.Time, up
 		closeFor(control.conn, errReplaced)
 		return err
 	}
+	m.vet(ctx, control)
 	data, err := m.dialLane(ctx, m.quic, control.remote(), control.hello.Session, 1)
 	if err == nil && data.id != control.id {
 		closeFor(data.conn, errReplaced)
@@ -418,8 +427,11 @@ func (m *Mesh) claim(control *lane, began time.Time, upward bool) (p *Peer, uncl
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.greetedLocked(control)
 	s := p.session.Load()
 	switch {
+	case m.leaving, p.hasLeftLocked():
+		return nil, nil, nil
 	case s != nil && s.since.After(began),
 		s != nil && s.recovered() && !upward,
 		p.claim.Err() == nil:

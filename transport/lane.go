@@ -136,6 +136,7 @@ func (m *Mesh) hello(lan lan, session [8]byte, number uint8) wire.Hello {
 		ConnIDLen: wire.MaxConnIDLen,
 		MTU:       uint16(lan.mtu),
 		Features:  lan.features | always,
+		Revoked:   m.listVersion(),
 	}
 }
 

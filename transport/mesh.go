@@ -146,6 +146,12 @@ type Mesh struct {
 	bumped     time.Time     // when we last said anew what our key had said elsewhere
 	unstored   bool          // there is more than Learned was told
 	linksTold  wire.Links
+	leaving    bool
+
+	vetted    bool          // sessions are not held back: see vet
+	known     chan struct{} // closed when so
+	holdUntil time.Time     // they are at most; zero while none was
+	due       uint64        // version of the list that the holder of the CA key is to send; 0 for none
 }
 
 // lan is what our hellos say about our side.
@@ -167,6 +173,7 @@ func New(cfg Config) *Mesh {
 		dials:    make(chan struct{}, maxDials),
 		stirred:  make(chan struct{}, 1),
 		learned:  make(chan struct{}, 1),
+		known:    make(chan struct{}),
 	}
 	rand.Read(m.boot[:])
 	m.lan = lan{cfg.MTU, cfg.Features}
@@ -396,20 +403,30 @@ func (m *Mesh) meet(id identity.ID, site string) (*Peer, error) {
 	defer m.mu.Unlock()
 	p := m.peers[id]
 	if p == nil {
-		if len(m.peers) >= MaxPeers-1 {
+		switch {
+		case m.cfg.Member.Revoked(id):
+			return nil, errRevoked
+		case len(m.peers) >= MaxPeers-1:
 			return nil, fmt.Errorf("more than %d peers", MaxPeers)
 		}
 		p = newPeer(m, id, m.cfg.Rate)
 		m.peers[id] = p
-		shorts := make(map[wire.ShortID]*Peer, len(m.peers))
-		for id, p := range m.peers {
-			shorts[short(id)] = p
-		}
-		m.shorts.Store(&shorts)
-		m.group.Go(func() error { p.keep(m.ctx); return nil })
+		m.nameLocked()
+		var ctx context.Context
+		ctx, p.stop = context.WithCancel(m.ctx)
+		m.group.Go(func() error { p.keep(ctx); return nil })
 	}
 	p.site.Store(&site)
 	return p, nil
+}
+
+// nameLocked has peers found by their short names.
+func (m *Mesh) nameLocked() {
+	shorts := make(map[wire.ShortID]*Peer, len(m.peers))
+	for id, p := range m.peers {
+		shorts[short(id)] = p
+	}
+	m.shorts.Store(&shorts)
 }
 
 // Peers returns the state of every peer, ordered by site; those that were named
@@ -424,6 +441,9 @@ func (m *Mesh) Peers() []Status {
 		}
 	}
 	for _, p := range m.peers {
+		if p.hasLeftLocked() {
+			continue
+		}
 		st := p.status()
 		if st.State != "up" && st.State != "relayed" {
 			st.Error = p.trouble

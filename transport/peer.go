@@ -28,7 +28,8 @@ type Peer struct {
 	queue   *egress.Queue
 	probe   *probe.End
 	left    chan struct{}
-	toIt    wire.Relayed // on frames for it that go by way of another
+	stop    context.CancelFunc // its keeper, and the sessions that this has made
+	toIt    wire.Relayed       // on frames for it that go by way of another
 
 	keeper
 

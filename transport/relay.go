@@ -77,7 +77,7 @@ func (m *Mesh) reroute() {
 // at all. It is the one that is nearest to us, but no change without need.
 func (m *Mesh) relayLocked(p, old *Peer) (best *Peer) {
 	const needs = wire.FeatureVia
-	if p.answers() || wire.Features(p.takes.Load())&needs == 0 {
+	if p.answers() || p.hasLeftLocked() || wire.Features(p.takes.Load())&needs == 0 {
 		return nil
 	}
 	id := short(p.id)

@@ -69,6 +69,8 @@ func (s *seed) run(ctx context.Context) {
 			wait = time.Minute
 		case errors.Is(err, errTwice):
 			wait = twicePause
+		case isPutOut(err), errors.Is(err, errRefused), errors.Is(err, identity.ErrRevoked):
+			wait = revokedPause
 		case time.Since(began) > lastRetry:
 			wait = firstRetry // trying took its time
 		default:

@@ -72,10 +72,14 @@ type session struct {
 	peerWants atomic.Uint32      // data lanes
 	mail      mail               // to be sent
 
+	theirs wire.ListVersion // the list of revoked keys that the peer has; guarded by Mesh.mu
+	told   [8]byte          // the one that we sent last; guarded by Mesh.mu
+
 	// The control lane's reader's own.
 	heardHave bool
 	news, bad int                        // announcements, and those that were not good
 	punches   map[wire.ShortID]time.Time // when the peer last had us ask whom
+	parts     wire.RevokedParts
 
 	mu    sync.Mutex          // guards what follows
 	open  bool                // lanes may join
@@ -102,7 +106,8 @@ func newSession(ctx context.Context, m *Mesh, control *lane, dialled bool) *sess
 		hurry:   make(chan struct{}, 1),
 	}
 	s.ctx, s.end = context.WithCancelCause(ctx)
-	s.mail.ready, s.mail.have, s.mail.links, s.mail.seen = make(chan struct{}, 1), true, true, true
+	s.mail.ready, s.mail.list, s.mail.have, s.mail.links, s.mail.seen = make(chan struct{}, 1), true, true, true, true
+	s.theirs = control.hello.Revoked
 	s.mail.ready <- struct{}{}
 	s.punches = make(map[wire.ShortID]time.Time)
 	return s
@@ -118,6 +123,7 @@ func (s *session) accepted(ctx context.Context) {
 	select {
 	case l := <-s.joined:
 		s.giveWay()
+		s.mesh.vet(s.ctx, s.control)
 		s.carry(ctx, l)
 		s.mesh.forget(s)
 		return
@@ -383,6 +389,8 @@ func (s *session) take(typ uint8, body []byte) error {
 			return err
 		}
 		s.punch(u, time.Now())
+	case wire.TypeRevoked:
+		return s.revoked(body)
 	}
 	return nil
 }
@@ -450,6 +458,14 @@ func (m *Mesh) adopt(s *session) (p *Peer, before *session, err error) {
 	defer m.mu.Unlock()
 	if s.dialled {
 		p.unclaim()
+	}
+	switch {
+	case m.cfg.Member.Revoked(s.id): // since we met
+		return nil, nil, errRevoked
+	case p.hasLeftLocked():
+		return nil, nil, errLeft
+	case m.leaving:
+		return nil, nil, errReplaced
 	}
 	if s.control.conn.Context().Err() != nil || s.data.conn.Context().Err() != nil {
 		return nil, nil, errReplaced // the other side has decided already
@@ -538,6 +554,7 @@ func (m *Mesh) leave(p *Peer, s *session) {
 		p.sees = netip.AddrPort{}
 	}
 	p.judgeLocked(time.Since(s.since), context.Cause(s.ctx))
+	m.aloneLocked()
 	m.mu.Unlock()
 	p.wake()
 	m.stir()
@@ -553,6 +570,8 @@ func closeFor(conn *quic.Conn, why error) {
 		conn.CloseWithError(wire.CloseReplaced, errReplaced.Error())
 	case errors.Is(why, errTwin):
 		conn.CloseWithError(wire.CloseTwice, errTwice.Error())
+	case errors.Is(why, errRevoked), errors.Is(why, errLeft):
+		conn.CloseWithError(wire.CloseRevoked, errPutOut.Error())
 	default:
 		conn.CloseWithError(wire.CloseGoodbye, "goodbye")
 	}

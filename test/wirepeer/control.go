@@ -33,11 +33,13 @@ const (
 	typeLinks    = 6
 	typeSeen     = 7
 	typePunch    = 8
+	typeRevoked  = 9
 
 	messageHeader = 3 // type u8, length u16
 	maxBody       = 16384
 
-	helloBytes    = 56
+	helloBytes    = 72
+	leastHello    = 56
 	probeAckBytes = 9
 
 	maxConnectionID = 17
@@ -48,7 +50,7 @@ const (
 var ErrProtocol = errors.New("protocol error")
 
 // Message is a [Hello], [Lanes], [ProbeAck], [Have], [Announcement], [Links],
-// [Seen] or [Punch].
+// [Seen], [Punch] or [Revoked].
 type Message interface {
 	// Append appends the message with its header to b.
 	Append(b []byte) []byte
@@ -63,6 +65,8 @@ type Hello struct {
 	ConnectionID byte   // length of the sender's connection IDs in bytes
 	MTU          uint16 // of the sender's LAN
 	Features     Features
+	List         uint64 // version of the list of revoked keys that the sender has
+	Digest       [8]byte
 }
 
 // Append implements [Message].
@@ -73,7 +77,8 @@ func (h Hello) Append(b []byte) []byte {
 	body = append(body, h.Lane, h.ConnectionID)
 	body = binary.BigEndian.AppendUint16(body, h.MTU)
 	body = binary.BigEndian.AppendUint32(body, uint32(h.Features))
-	return AppendMessage(b, typeHello, body)
+	body = binary.BigEndian.AppendUint64(body, h.List)
+	return AppendMessage(b, typeHello, append(body, h.Digest[:]...))
 }
 
 // ProbeAck answers a [Heartbeat] of mode [Probe].
@@ -112,6 +117,7 @@ type Control struct {
 
 	hello *Hello // what the other side said
 	have  bool   // it sent a HAVE
+	list  uint64 // bytes of a list that have come
 	rest  []byte // the beginning of a message
 }
 
@@ -189,6 +195,8 @@ func (c *Control) message(typ byte, body []byte) (Message, error) {
 		return parseSeen(body)
 	case typePunch:
 		return parsePunch(body)
+	case typeRevoked:
+		return c.readRevoked(body)
 	}
 	return nil, nil
 }
@@ -213,7 +221,7 @@ func (c *Control) readHello(body []byte) (Message, error) {
 }
 
 func parseHello(b []byte) (h Hello, err error) {
-	if err := checkBody("HELLO", b, helloBytes); err != nil {
+	if err := checkBody("HELLO", b, leastHello); err != nil {
 		return h, err
 	}
 	h = Hello{
@@ -225,6 +233,10 @@ func parseHello(b []byte) (h Hello, err error) {
 		Features:     Features(binary.BigEndian.Uint32(b[52:])),
 	}
 	copy(h.ID[:], b)
+	if len(b) >= helloBytes {
+		h.List = binary.BigEndian.Uint64(b[56:])
+		copy(h.Digest[:], b[64:])
+	}
 	if h.ConnectionID > maxConnectionID {
 		return h, fmt.Errorf("%w: HELLO: connection IDs of %d bytes (at most %d)",
 			ErrProtocol, h.ConnectionID, maxConnectionID)

@@ -18,7 +18,8 @@ import (
 func hello() wirepeer.Hello {
 	h := wirepeer.Hello{
 		Boot: 0x2021222324252627, Session: 0x28292a2b2c2d2e2f, Lane: 0x30, ConnectionID: 17,
-		MTU: 1500, Features: wirepeer.CSUM | wirepeer.TSO,
+		MTU: 1500, Features: wirepeer.CSUM | wirepeer.TSO, List: 0x38393a3b3c3d3e3f,
+		Digest: [8]byte{0x40, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47},
 	}
 	for i := range h.ID {
 		h.ID[i] = byte(i)
@@ -26,10 +27,17 @@ func hello() wirepeer.Hello {
 	return h
 }
 
+// listless is hello of a site that has no list of revoked keys.
+func listless() wirepeer.Hello {
+	h := hello()
+	h.List, h.Digest = 0, [8]byte{}
+	return h
+}
+
 // helloBody is hello by the offsets of the text.
 func helloBody() []byte {
-	b := make([]byte, 56)
-	for i := range b[:49] {
+	b := make([]byte, 72)
+	for i := range b {
 		b[i] = byte(i)
 	}
 	copy(b[49:], []byte{17, 0x05, 0xdc, 0, 0, 0, 3})
@@ -56,7 +64,7 @@ func TestControl(t *testing.T) {
 	greet0 := changed(48, 0)
 	control := hello()
 	control.Lane = 0
-	longest := hello()
+	longest := listless()
 	longest.MTU = 0xffff
 	after := func(hello []byte, b ...[]byte) []byte {
 		return append(bytes.Clone(hello), bytes.Join(b, nil)...)
@@ -73,7 +81,9 @@ func TestControl(t *testing.T) {
 		err     bool
 		cut     bool // and the stream ends inside a message
 	}{
-		{name: "hello", law: "HELLO, 56 bytes:", in: greet, want: []wirepeer.Message{hello()}},
+		{name: "hello", law: "HELLO, 72 bytes", in: greet, want: []wirepeer.Message{hello()}},
+		{name: "hello that says no list", law: "(one that ends after 56 to 71 has 0 in the last two fields)", in: message(1, helloBody()[:56]...), want: []wirepeer.Message{listless()}},
+		{name: "hello that says half of it", law: "(one that ends after 56 to 71 has 0 in the last two fields)", in: message(1, helloBody()[:71]...), want: []wirepeer.Message{listless()}},
 		{name: "hello of a later version", law: appended, in: message(1, append(helloBody(), 1, 2)...), want: []wirepeer.Message{hello()}},
 		{name: "hello too short", law: errs, in: message(1, helloBody()[:55]...), err: true},
 		{name: "hello of another", law: "must equal that of its certificate, else protocol error", in: changed(31, 77), err: true},
@@ -89,8 +99,8 @@ func TestControl(t *testing.T) {
 		{name: "probe ack of a later version", law: appended, in: after(greet0, message(3, 7, 0, 0, 0, 0, 0, 0, 1, 2, 9)), want: []wirepeer.Message{control, wirepeer.ProbeAck{Lane: 7, Nonce: 258}}},
 		{name: "probe ack too short", law: errs, in: after(greet0, message(3, 7, 0, 0, 0, 0, 0, 0, 1)), want: []wirepeer.Message{control}, err: true},
 		{name: "probe ack on another lane", law: skipped, in: after(greet, message(3, 7, 0, 0, 0, 0, 0, 0, 1, 2), message(3)), want: []wirepeer.Message{hello()}},
-		{name: "unknown types", law: skipped, in: after(greet, message(0, 1, 2), message(9), message(255, make([]byte, 16384)...)), want: []wirepeer.Message{hello()}},
-		{name: "reserved type", law: "| 9 to 31 | reserved: revocation | 0 |", in: after(greet0, message(9, 1, 2)), want: []wirepeer.Message{control}},
+		{name: "unknown types", law: skipped, in: after(greet, message(0, 1, 2), message(10), message(255, make([]byte, 16384)...)), want: []wirepeer.Message{hello()}},
+		{name: "reserved type", law: "| 10 to 31 | reserved | 0 |", in: after(greet0, message(10, 1, 2)), want: []wirepeer.Message{control}},
 		{name: "lanes", law: "LANES: `want u8`", in: after(greet0, message(2, 5, 9)), want: []wirepeer.Message{control, wirepeer.Lanes{Want: 5}}},
 		{name: "lanes on another lane", law: skipped, in: after(greet, message(2)), want: []wirepeer.Message{hello()}},
 		{name: "lanes without a body", law: errs, in: after(greet0, message(2)), want: []wirepeer.Message{control}, err: true},

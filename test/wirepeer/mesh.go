@@ -212,3 +212,40 @@ func parsePunch(b []byte) (Message, error) {
 	}
 	return Punch{Member(b[:memberBytes]), Member(b[memberBytes : 2*memberBytes])}, nil
 }
+
+// Revoked is a part of the list of revoked keys. What is in the list is not looked
+// at.
+type Revoked struct {
+	Length, Offset uint32
+	Part           []byte
+}
+
+// Append implements [Message].
+func (r Revoked) Append(b []byte) []byte {
+	body := binary.BigEndian.AppendUint32(nil, r.Length)
+	body = binary.BigEndian.AppendUint32(body, r.Offset)
+	return AppendMessage(b, typeRevoked, append(body, r.Part...))
+}
+
+// readRevoked takes the next part of a list.
+func (c *Control) readRevoked(b []byte) (Message, error) {
+	const fields, most = 8, 400_000
+	if err := checkBody("REVOKED", b, fields+1); err != nil {
+		return nil, err
+	}
+	r := Revoked{binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:]), append([]byte(nil), b[fields:]...)}
+	if r.Offset == 0 {
+		c.list = 0
+	}
+	if r.Length > most || uint64(r.Offset) != c.list {
+		return nil, fmt.Errorf("%w: REVOKED: part at %d of %d (at %d, of %d at most)", ErrProtocol, r.Offset, r.Length, c.list, most)
+	}
+	c.list += uint64(len(r.Part))
+	if c.list > uint64(r.Length) {
+		return nil, fmt.Errorf("%w: REVOKED: %d bytes of %d", ErrProtocol, c.list, r.Length)
+	}
+	if c.list == uint64(r.Length) {
+		c.list = 0
+	}
+	return r, nil
+}

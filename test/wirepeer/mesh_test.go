@@ -35,6 +35,11 @@ func announcementBody() []byte {
 	return append(b, "\x50\x51\x02\x03a:1\x0b[::1]:65535"...)
 }
 
+// part is a part of a list.
+func part(length, offset uint32, b ...byte) wirepeer.Revoked {
+	return wirepeer.Revoked{Length: length, Offset: offset, Part: b}
+}
+
 // TestMesh has the control lane, and behind the HELLO the messages of a case.
 func TestMesh(t *testing.T) {
 	const (
@@ -53,6 +58,9 @@ func TestMesh(t *testing.T) {
 		seen      = "SEEN: `address 16 bytes, port u16`:"
 		nowhere   = "One from which no packet can come (`::`, 0.0.0.0, multicast, port 0) is a protocol error."
 		punch     = "PUNCH: `destination 8 bytes, source 8 bytes`:"
+		revoked   = "REVOKED: `length u32, offset u32`, then at least one byte: the part of the list of revoked keys"
+		whole     = "`length` is that of the whole list, at most 400,000."
+		parts     = "The parts of a list come in rising order and leave nothing out; one with offset 0 begins anew. Anything else is a protocol error"
 		appended  = "Bytes behind those that a message is defined to have are ignored: later versions append."
 		short     = "a body that is too long, or shorter than its message;"
 		skipped   = "Unknown types are skipped, and so are known ones on a lane that they do not belong to."
@@ -140,7 +148,18 @@ func TestMesh(t *testing.T) {
 		{name: "punch", law: punch, in: message(8, 1, 0, 0, 0, 0, 0, 0, 2, 3, 0, 0, 0, 0, 0, 0, 4), want: []wirepeer.Message{wirepeer.Punch{Destination: wirepeer.Member{1, 7: 2}, Source: wirepeer.Member{3, 7: 4}}}},
 		{name: "punch of a later version", law: appended, in: message(8, make([]byte, 20)...), want: []wirepeer.Message{wirepeer.Punch{}}},
 		{name: "punch too short", law: short, in: message(8, make([]byte, 15)...), err: true},
-		{name: "on another lane", law: skipped, lane: 1, in: slices.Concat(message(4, 1), message(5), message(6, 1), message(7), message(8), twoBytes)},
+		{name: "revoked", law: revoked, in: message(9, 0, 0, 0, 2, 0, 0, 0, 0, 7, 8), want: []wirepeer.Message{part(2, 0, 7, 8)}},
+		{name: "revoked in parts", law: parts, in: slices.Concat(message(9, 0, 0, 0, 3, 0, 0, 0, 0, 7, 8), message(9, 0, 0, 0, 3, 0, 0, 0, 2, 9)), want: []wirepeer.Message{part(3, 0, 7, 8), part(3, 2, 9)}},
+		{name: "revoked, anew", law: parts, in: slices.Concat(part(3, 0, 7, 8).Append(nil), part(2, 0, 9, 9).Append(nil)), want: []wirepeer.Message{part(3, 0, 7, 8), part(2, 0, 9, 9)}},
+		{name: "revoked with nothing in it", law: revoked, in: message(9, 0, 0, 0, 0, 0, 0, 0, 0), err: true},
+		{name: "revoked as long as can be", law: whole, in: part(400_000, 0, 1).Append(nil), want: []wirepeer.Message{part(400_000, 0, 1)}},
+		{name: "revoked that is too long", law: whole, in: part(400_001, 0, 1).Append(nil), err: true},
+		{name: "revoked with a gap", law: parts, in: slices.Concat(part(3, 0, 7).Append(nil), part(3, 2, 9).Append(nil)), want: []wirepeer.Message{part(3, 0, 7)}, err: true},
+		{name: "revoked, a part twice", law: parts, in: slices.Concat(part(3, 0, 7).Append(nil), part(3, 1, 8).Append(nil), part(3, 1, 8).Append(nil)), want: []wirepeer.Message{part(3, 0, 7), part(3, 1, 8)}, err: true},
+		{name: "revoked, more than said", law: parts, in: part(1, 0, 7, 8).Append(nil), err: true},
+		{name: "revoked from its middle on", law: parts, in: part(3, 1, 7).Append(nil), err: true},
+		{name: "revoked, more after the end", law: parts, in: slices.Concat(part(1, 0, 7).Append(nil), part(1, 1, 7).Append(nil)), want: []wirepeer.Message{part(1, 0, 7)}, err: true},
+		{name: "on another lane", law: skipped, lane: 1, in: slices.Concat(message(4, 1), message(5), message(6, 1), message(7), message(8), message(9), twoBytes)},
 		{name: "not for the reader to judge", law: signature, in: announcement().Append(nil), want: []wirepeer.Message{announcement()}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

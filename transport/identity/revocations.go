@@ -40,6 +40,7 @@ type Revocations struct {
 
 	network string
 	signed  []byte // with the signature before it
+	digest  [8]byte
 }
 
 // Site is a site's key and name.
@@ -109,13 +110,13 @@ func (r *Revocations) Holds(s Site) bool {
 // They are not to be changed.
 func (r *Revocations) Bytes() []byte { return r.signed }
 
-// Digest tells lists of one version apart.
-func (r *Revocations) Digest() (digest [8]byte) {
-	if r.Version > 0 {
-		sum := sha256.Sum256(r.signed)
-		copy(digest[:], sum[:])
-	}
-	return digest
+// Digest tells lists of one version apart. It is zero at version 0.
+func (r *Revocations) Digest() [8]byte { return r.digest }
+
+// RevocationsDigest returns the digest of a list that is not read yet.
+func RevocationsDigest(list []byte) [8]byte {
+	sum := sha256.Sum256(list)
+	return [8]byte(sum[:])
 }
 
 // add puts a key on the list, unless it is there.
@@ -156,6 +157,7 @@ func (r *Revocations) sign(key ed25519.PrivateKey) error {
 		b = appendText(b, k.Name)
 	}
 	r.signed = append(ed25519.Sign(key, b), b[len(revocationsPrefix):]...)
+	r.digest = RevocationsDigest(r.signed)
 	return nil
 }
 
@@ -170,7 +172,7 @@ func parseRevocations(b []byte, ca ed25519.PublicKey, network string) (*Revocati
 	if !ed25519.Verify(ca, append([]byte(revocationsPrefix), said...), b[:ed25519.SignatureSize]) {
 		return nil, fmt.Errorf("%w: the CA has not signed it", ErrRevocations)
 	}
-	r := &Revocations{signed: b}
+	r := &Revocations{signed: b, digest: RevocationsDigest(b)}
 	if err := r.read(said); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRevocations, err)
 	}

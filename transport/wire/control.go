@@ -33,6 +33,7 @@ const (
 	TypeLinks    = 6
 	TypeSeen     = 7
 	TypePunch    = 8
+	TypeRevoked  = 9
 )
 
 const (
@@ -67,9 +68,20 @@ type Hello struct {
 	ConnIDLen uint8
 	MTU       uint16
 	Features  Features
+	Revoked   ListVersion // of the list of revoked keys that the sender has
 }
 
-const helloLen = 56
+// ListVersion names a version of the list of revoked keys; the zero value is that
+// of no list.
+type ListVersion struct {
+	Number uint64
+	Digest [8]byte // tells two lists of one number apart
+}
+
+const (
+	helloLen   = 72
+	helloLeast = 56 // of one that says nothing of a list
+)
 
 // Append appends the message with its type and length.
 func (h Hello) Append(p []byte) []byte {
@@ -79,13 +91,15 @@ func (h Hello) Append(p []byte) []byte {
 	p = append(p, h.Session[:]...)
 	p = append(p, h.Lane, h.ConnIDLen)
 	p = binary.BigEndian.AppendUint16(p, h.MTU)
-	return binary.BigEndian.AppendUint32(p, uint32(h.Features))
+	p = binary.BigEndian.AppendUint32(p, uint32(h.Features))
+	p = binary.BigEndian.AppendUint64(p, h.Revoked.Number)
+	return append(p, h.Revoked.Digest[:]...)
 }
 
 // ParseHello reads the body of a HELLO.
 func ParseHello(b []byte) (h Hello, err error) {
-	if len(b) < helloLen {
-		return h, fmt.Errorf("%w: hello of %d bytes, want at least %d", ErrProtocol, len(b), helloLen)
+	if len(b) < helloLeast {
+		return h, fmt.Errorf("%w: hello of %d bytes, want at least %d", ErrProtocol, len(b), helloLeast)
 	}
 	copy(h.ID[:], b)
 	copy(h.Boot[:], b[32:])
@@ -93,6 +107,10 @@ func ParseHello(b []byte) (h Hello, err error) {
 	h.Lane, h.ConnIDLen = b[48], b[49]
 	h.MTU = binary.BigEndian.Uint16(b[50:])
 	h.Features = Features(binary.BigEndian.Uint32(b[52:]))
+	if len(b) >= helloLen {
+		h.Revoked.Number = binary.BigEndian.Uint64(b[56:])
+		copy(h.Revoked.Digest[:], b[64:])
+	}
 	if h.ConnIDLen > MaxConnIDLen {
 		return h, fmt.Errorf("%w: hello announces connection IDs of %d bytes, at most %d work", ErrProtocol, h.ConnIDLen, MaxConnIDLen)
 	}

@@ -278,3 +278,34 @@ func FuzzMember(f *testing.F) {
 		}
 	})
 }
+
+// A list of revoked keys comes in parts, and is put together again.
+func TestRevokedParts(t *testing.T) {
+	for _, n := range []int{1, 16376, 16377, wire.MaxList} {
+		list := make([]byte, n)
+		for i := range list {
+			list[i] = byte(i * 7)
+		}
+		var parts wire.RevokedParts
+		messages := wire.Revoked(list)
+		for round := range 2 {
+			for i, m := range messages {
+				typ, body, err := wire.ReadMessage(bytes.NewReader(m), nil)
+				if err != nil || typ != wire.TypeRevoked {
+					t.Fatalf("message of type %d, %v", typ, err)
+				}
+				got, err := parts.Add(body)
+				clear(body)
+				if last := i == len(messages)-1; err != nil || last != (got != nil) || last && !bytes.Equal(got, list) {
+					t.Fatalf("round %d, list of %d bytes, message %d: %d bytes, %v", round, n, i, len(got), err)
+				}
+			}
+		}
+	}
+	if m := wire.Revoked(nil); m != nil {
+		t.Errorf("no list is %x", m)
+	}
+	if got, want := hex.EncodeToString(wire.Revoked([]byte{1, 2})[0]), "09000a"+"00000002"+"00000000"+"0102"; got != want {
+		t.Errorf("a list of two bytes is %s, want %s", got, want)
+	}
+}

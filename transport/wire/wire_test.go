@@ -441,6 +441,9 @@ func FuzzControl(f *testing.F) {
 				continue
 			}
 			again := m.Append(nil)
+			if typ == wire.TypeHello && len(body) < len(again)-3 {
+				again = again[:3+56] // it says nothing of a list
+			}
 			if !bytes.HasPrefix(body, again[3:]) {
 				t.Errorf("type %d body %x is written again as %x", typ, body, again)
 			}
