@@ -16,57 +16,17 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/l2bridge/l2bridge/transport/identity"
+	"github.com/l2bridge/l2bridge/transport/udpconn"
 	"github.com/l2bridge/l2bridge/transport/wire"
 )
 
-const (
-	// maxGreetings bounds the connections that are accepted and have not said
-	// what for; enrolments have a bound of their own.
-	maxGreetings, maxEnrolments = 64, 16
-
-	// maxSessions bounds the sessions of one peer that are on their way up or
-	// down.
-	maxSessions = 8
-
-	// maxHandshakes is how many handshakes may begin in a second before who
-	// begins another must show that it has the address it writes from
-	// (RFC 9000, 8.1.2): that costs it a round trip, and a flood from forged
-	// addresses everything.
-	maxHandshakes = 32
-)
-
-// verifySource returns a quic.Transport.VerifySourceAddress that asks for proof
-// while handshakes are more than maxHandshakes a second.
-func verifySource() func(net.Addr) bool {
-	var (
-		mu    sync.Mutex
-		since time.Time
-		n     int
-	)
-	return func(net.Addr) bool {
-		mu.Lock()
-		defer mu.Unlock()
-		if now := time.Now(); now.Sub(since) >= time.Second {
-			since, n = now, 0
-		}
-		n++
-		return n > maxHandshakes
-	}
-}
+// maxSessions bounds the sessions of one peer that are on their way up or down.
+const maxSessions = 8
 
 // serverTLS picks the side of TLS that goes with what a client wants to speak.
 func (m *Mesh) serverTLS() *tls.Config {
 	lanes := m.cfg.Member.TLSConfig(wire.ALPN)
 	enrol := m.cfg.Member.EnrolTLSConfig()
-	verify := lanes.VerifyConnection
-	lanes.VerifyConnection = func(cs tls.ConnectionState) error {
-		err := verify(cs)
-		if err != nil {
-			// quic-go tells only the client why a handshake failed.
-			m.refused.warn(m.cfg.Log, "peer refused", err)
-		}
-		return err
-	}
 	both := lanes.Clone()
 	if m.cfg.Member.Founder() {
 		both.NextProtos = []string{wire.ALPN, identity.JoinALPN}
@@ -80,9 +40,17 @@ func (m *Mesh) serverTLS() *tls.Config {
 	return both
 }
 
+// openDoor returns the door of one life, which tells the log what it sees.
+func (m *Mesh) openDoor(gate *udpconn.Gate) *door {
+	return newDoor(gate, func(begun int) {
+		m.floods.warn(m.cfg.Log, "flood of handshakes", errFlood, "begun", begun)
+	}, func(addr net.Addr, why error) {
+		m.refused.warn(m.cfg.Log, "peer refused", why, "addr", addr)
+	})
+}
+
 // accept takes connections and has each one handled in a goroutine of its own.
 func (m *Mesh) accept(ctx context.Context, listener *quic.Listener) error {
-	greetings, enrolments := make(chan struct{}, maxGreetings), make(chan struct{}, maxEnrolments)
 	for {
 		conn, err := listener.Accept(ctx)
 		if err != nil {
@@ -91,19 +59,18 @@ func (m *Mesh) accept(ctx context.Context, listener *quic.Listener) error {
 			}
 			return fmt.Errorf("accept on %s: %w", m.cfg.Conn.LocalAddr(), err)
 		}
-		limit, handle := greetings, m.greet
-		if conn.ConnectionState().TLS.NegotiatedProtocol == identity.JoinALPN {
-			limit, handle = enrolments, m.enrol
-		}
-		select {
-		case limit <- struct{}{}:
-		default:
-			conn.CloseWithError(wire.CloseGoodbye, "busy, try again")
+		done, ok := m.door.pass(conn)
+		if !ok {
+			conn.CloseWithError(wire.CloseGoodbye, errBusy.Error())
 			continue
 		}
+		handle := m.greet
+		if conn.ConnectionState().TLS.NegotiatedProtocol == identity.JoinALPN {
+			handle = m.enrol
+		}
 		m.group.Go(func() error {
+			defer done()
 			handle(ctx, conn)
-			<-limit
 			return nil
 		})
 	}

@@ -60,7 +60,7 @@ func (m *Mesh) dialMore(s *session, number uint8) (*lane, error) {
 	if err != nil {
 		return nil, err
 	}
-	tr := newTransport(socket, m.cfg.Member)
+	tr := newTransport(socket, m.cfg.Member, newGate(m.cfg.Member))
 	l, err := m.dialLane(s.ctx, tr, s.control.remote(), s.control.hello.Session, number)
 	if err != nil {
 		tr.Close()
@@ -95,8 +95,13 @@ func explain(addr netip.AddrPort, err error) error {
 		return fmt.Errorf("%s says: %w", addr, errPutOut)
 	case errors.As(err, &closed) && closed.Remote:
 		return fmt.Errorf("%s has closed the connection: %s", addr, closed.ErrorMessage)
+	case errors.As(err, &crypto) && crypto.ErrorCode == quic.ConnectionRefused && crypto.Remote:
+		return fmt.Errorf("%s takes no new connection at present: too many begin, or it stops", addr)
 	case errors.As(err, &crypto) && crypto.ErrorCode.IsCryptoError() && crypto.Remote:
 		return fmt.Errorf("%s %w: %w", addr, errRefused, err)
+	}
+	if why := refusal(err); why != nil {
+		err = why // without QUIC's name for it
 	}
 	return fmt.Errorf("%s: %w", addr, err)
 }

@@ -74,7 +74,7 @@ func Enrol(ctx context.Context, listen func() (net.PacketConn, error), dir *iden
 		return nil, nil, err
 	}
 	defer conn.Close()
-	tr := newTransport(conn, nil)
+	tr := newTransport(conn, nil, newGate(nil))
 	defer tr.Close()
 	ask := func(ctx context.Context, addr netip.AddrPort) ([]byte, error) {
 		ctx, cancel := context.WithTimeout(ctx, greeting)

@@ -7,6 +7,7 @@ package transport
 
 import (
 	"context"
+	"crypto/aes"
 	"crypto/ed25519"
 	"crypto/hkdf"
 	"crypto/rand"
@@ -118,11 +119,13 @@ type Mesh struct {
 	cfg               Config
 	boot              [8]byte
 	quic              *quic.Transport
+	door              *door
 	epoch             time.Time // what nonces of pings count from
 	seeds             []*seed
 	dials             chan struct{} // a token for each try under way
 	outer             outer
 	refused, unserved notices
+	floods            notices
 	stirred           chan struct{} // something has changed that tend is to look at
 	learned           chan struct{} // there is something to store
 	shorts            atomic.Pointer[map[wire.ShortID]*Peer]
@@ -188,13 +191,17 @@ func New(cfg Config) *Mesh {
 
 // newTransport wraps a socket. Connection IDs of 17 bytes let a datagram of the
 // greatest size fill a packet exactly, so that quic-go sends them in batches.
-// member is nil for a site that has none yet. A restarted site tells its peers
-// so with the same key as before (RFC 9000, 10.3).
-func newTransport(conn net.PacketConn, member *identity.Member) *quic.Transport {
+// member is nil for a site that has none yet. A restarted site knows the
+// connection IDs of before, and tells its peers so with the same key as then
+// (RFC 9000, 10.3). Nobody is told that another version of QUIC is not spoken.
+func newTransport(conn net.PacketConn, member *identity.Member, gate *udpconn.Gate) *quic.Transport {
+	if c, ok := conn.(interface{ Guard(*udpconn.Gate) }); ok {
+		c.Guard(gate)
+	}
 	tr := &quic.Transport{
-		Conn:                conn,
-		ConnectionIDLength:  wire.MaxConnIDLen,
-		VerifySourceAddress: verifySource(),
+		Conn:                             conn,
+		ConnectionIDGenerator:            gate,
+		DisableVersionNegotiationPackets: true,
 	}
 	if member != nil {
 		tr.StatelessResetKey = resetKey(member)
@@ -268,8 +275,11 @@ func (m *Mesh) rebornLocked() {
 
 // live is Run under one membership.
 func (m *Mesh) live(ctx context.Context) error {
-	m.quic = newTransport(m.cfg.Conn, m.cfg.Member)
+	gate := newGate(m.cfg.Member)
+	m.quic = newTransport(m.cfg.Conn, m.cfg.Member, gate)
 	defer m.quic.Close()
+	m.door = m.openDoor(gate)
+	m.door.guard(m.quic)
 	listener, err := m.quic.Listen(m.serverTLS(), quicConfig(-1))
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", m.cfg.Conn.LocalAddr(), err)
@@ -466,18 +476,38 @@ func (m *Mesh) Up() (n int) {
 	return n
 }
 
-// resetKey derives the key from the site's own, so that it outlives restarts
-// and has no file.
+// resetKey derives the key of stateless resets from the site's own.
 func resetKey(member *identity.Member) *quic.StatelessResetKey {
+	key := derive(member, "l2bridge stateless reset", sha256.Size)
+	if key == nil {
+		return nil
+	}
+	return (*quic.StatelessResetKey)(key)
+}
+
+// newGate returns what makes and knows connection IDs, by a key derived from the
+// site's own, or by any that nobody knows.
+func newGate(member *identity.Member) *udpconn.Gate {
+	var key [aes.BlockSize]byte
+	rand.Read(key[:])
+	if member != nil {
+		copy(key[:], derive(member, "l2bridge connection id", len(key)))
+	}
+	return udpconn.NewGate(key)
+}
+
+// derive derives a key from the site's own, so that it outlives restarts and has
+// no file; nil when the site's gives none.
+func derive(member *identity.Member, purpose string, length int) []byte {
 	private, ok := member.Leaf.PrivateKey.(ed25519.PrivateKey)
 	if !ok {
 		return nil
 	}
-	key, err := hkdf.Key(sha256.New, private.Seed(), nil, "l2bridge stateless reset", sha256.Size)
+	key, err := hkdf.Key(sha256.New, private.Seed(), nil, purpose, length)
 	if err != nil {
 		return nil
 	}
-	return (*quic.StatelessResetKey)(key)
+	return key
 }
 
 // receiver returns how a connection's datagrams are taken: through the socket's

@@ -26,6 +26,7 @@ import (
 	"github.com/l2bridge/l2bridge/internal/frame"
 	"github.com/l2bridge/l2bridge/transport"
 	"github.com/l2bridge/l2bridge/transport/identity"
+	"github.com/l2bridge/l2bridge/transport/udpconn"
 	"github.com/l2bridge/l2bridge/transport/wire"
 )
 
@@ -225,6 +226,19 @@ type socket struct {
 	w    *world
 	addr netip.AddrPort
 	link *simnet.SimulatedLink
+	gate *udpconn.Gate
+}
+
+// Guard has what a real socket drops unseen be dropped.
+func (s *socket) Guard(g *udpconn.Gate) { s.gate = g }
+
+func (s *socket) ReadFrom(b []byte) (n int, from net.Addr, err error) {
+	for {
+		n, from, err = s.SimConn.ReadFrom(b)
+		if err != nil || s.gate == nil || s.gate.Admits(b[:n]) {
+			return n, from, err
+		}
+	}
 }
 
 // listen opens a socket on port 4433 of an address, or another one.

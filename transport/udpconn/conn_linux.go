@@ -30,11 +30,13 @@ type Conn struct {
 
 	flows flows
 	rx    *receiver
+	gate  atomic.Pointer[Gate] // nil: all is handed up
 	send  func(b, oob []byte, to netip.AddrPort) (n, oobn int, err error)
 
 	gro, gso bool
 	tx       txCounters
 	refusals refusals
+	answers  answers
 }
 
 // socket is the part of *net.UDPConn that is right as it is. The read and
@@ -138,6 +140,10 @@ func setBuffers(fd, bytes int) {
 	}
 }
 
+// Guard has a gate look at each packet before it is handed up. It is called before
+// anybody reads, and again only when that one reads no more.
+func (c *Conn) Guard(g *Gate) { c.gate.Store(g) }
+
 // Flow registers the receiving side of conn for receive credit on this
 // socket; see [Flow]. It ends with [Flow.Close], and its Receive returns
 // ctx's error once ctx is done. beside are the other connections with conn's
@@ -190,6 +196,7 @@ func (c *Conn) Stats() Stats {
 	c.rx.count.into(&s)
 	c.tx.into(&s)
 	c.refusals.into(&s)
+	s.TxAnswersDropped = c.answers.dropped.Load()
 	s.Holds = c.flows.holds.Load()
 	s.HoldTimeouts = c.flows.timeouts.Load()
 	return s

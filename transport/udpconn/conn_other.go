@@ -28,6 +28,9 @@ func Listen(addr netip.AddrPort, opts Options) (*Conn, error) {
 	return &Conn{UDPConn: udp}, nil
 }
 
+// Guard does nothing here.
+func (c *Conn) Guard(*Gate) {}
+
 // Flow returns the receiving side of conn; the reader is never held for it.
 func (c *Conn) Flow(ctx context.Context, conn Datagrams, beside ...Datagrams) *Flow {
 	return c.flows.open(ctx, conn, beside)

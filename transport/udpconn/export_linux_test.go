@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,6 +43,14 @@ const (
 	RefusalPause = refusalPause
 	MaxRefusals  = maxRefusals
 )
+
+// What belongs to no connection.
+type Answers struct{ answers }
+
+const MaxAnswers = maxAnswers
+
+func (a *Answers) Admits(packet []byte, now time.Time) bool { return a.admits(packet, now) }
+func (a *Answers) IsMarked()                                { a.isMarked() }
 
 // Transient are the errors that Conn swallows.
 var Transient = transient[:]

@@ -397,12 +397,8 @@ func (t *flows) update(f *Flow, change func(map[netip.AddrPort]*Flow)) {
 	t.m.Store(&next)
 }
 
-// flowKey is the address as the reader sees it: IPv4 as such, and without a
-// zone, which may be a name here and a number there.
-func flowKey(a *net.UDPAddr) netip.AddrPort {
-	ap := a.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
-}
+// flowKey is the address as the reader sees it.
+func flowKey(a *net.UDPAddr) netip.AddrPort { return zoneless(a.AddrPort()) }
 
 // delay watches how long a flow's packets wait in the socket. A reader that is
 // slower than what comes in would have them wait for as long as the buffer is

@@ -33,8 +33,8 @@ type receiver struct {
 	rest    []byte // payload still to go
 	segment int    // length of each packet in it; the last one may be shorter
 	oob     []byte // control messages for each of them
-	from    netip.AddrPort
-	addr    *net.UDPAddr
+	from    source
+	addr    *net.UDPAddr // nil until a packet is handed up
 }
 
 // source names a sender. It differs from netip.AddrPort only in having the
@@ -54,8 +54,8 @@ const maxSoftErrors = 64
 
 // rxCounters is written by the reader only.
 type rxCounters struct {
-	packets, bytes, batches, syscalls, oversize, marks atomic.Uint64
-	errors                                             errnoCounters
+	packets, bytes, batches, syscalls, oversize, strange, marks atomic.Uint64
+	errors                                                      errnoCounters
 }
 
 func (r *rxCounters) into(s *Stats) {
@@ -64,6 +64,7 @@ func (r *rxCounters) into(s *Stats) {
 	s.RxBatches = r.batches.Load()
 	s.RxSyscalls = r.syscalls.Load()
 	s.RxOversize = r.oversize.Load()
+	s.RxStrange = r.strange.Load()
 	s.RxMarks = r.marks.Load()
 	s.RxErrors = r.errors.byName()
 }
@@ -82,12 +83,13 @@ func newReceiver(raw syscall.RawConn, gro bool) *receiver {
 // many, at least one unless it returns an error. It blocks until there is a
 // packet, [Conn.Close] or the read deadline; and up to maxHold while the next
 // packet's [Flow] is out of credit. Each packet goes into the first buffer of
-// its message, whole: one that is too long is dropped and counted. Addr is
+// its message, whole: one that is too long, or that the [Gate] does not admit, is
+// dropped and counted. Addr is
 // shared by all packets of a sender and must not be changed. The flags are
 // not used.
 func (c *Conn) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
 	for {
-		n, held := c.rx.split(ms, &c.flows)
+		n, held := c.rx.split(ms, &c.flows, c.gate.Load())
 		switch {
 		case n > 0:
 			return n, nil
@@ -108,15 +110,23 @@ func (c *Conn) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
 
 // split hands up packets of the messages at hand as long as there is room in
 // ms and the senders have credit. A flow that is out of credit is returned.
-func (r *receiver) split(ms []ipv4.Message, flows *flows) (n int, held *Flow) {
+func (r *receiver) split(ms []ipv4.Message, flows *flows, gate *Gate) (n int, held *Flow) {
 	for n < len(ms) {
 		if len(r.rest) == 0 && !r.begin(flows) {
 			return n, nil
 		}
-		flow := flows.of(r.from)
+		flow := flows.of(r.from.addr)
 		room := flow.room(r.now)
 		var taken int
 		for len(r.rest) > 0 && n < len(ms) {
+			if gate != nil {
+				if !gate.Admits(r.packet()) {
+					r.rest = r.rest[len(r.packet()):]
+					r.count.strange.Add(1)
+					continue
+				}
+				gate.unproven.received(r.packet(), r.from.addr)
+			}
 			credited := flow != nil && isShortHeader(r.rest[0])
 			if credited && taken == room {
 				held = flow
@@ -137,14 +147,12 @@ func (r *receiver) split(ms []ipv4.Message, flows *flows) (n int, held *Flow) {
 	return n, nil
 }
 
-// isShortHeader reports whether a QUIC packet that begins with b is of the
-// kind that carries datagrams (RFC 9000, section 17.3). The handshake's takes
-// no credit.
-func isShortHeader(b byte) bool { return b&0x80 == 0 }
+// packet returns the next packet of the message at hand.
+func (r *receiver) packet() []byte { return r.rest[:min(r.segment, len(r.rest))] }
 
 // handUp copies the next packet into m and reports whether it fitted.
 func (r *receiver) handUp(m *ipv4.Message) bool {
-	packet := r.rest[:min(r.segment, len(r.rest))]
+	packet := r.packet()
 	r.rest = r.rest[len(packet):]
 	if len(packet) > len(m.Buffers[0]) {
 		r.count.oversize.Add(1)
@@ -154,6 +162,9 @@ func (r *receiver) handUp(m *ipv4.Message) bool {
 	m.NN = 0
 	if len(r.oob) <= len(m.OOB) {
 		m.NN = copy(m.OOB, r.oob)
+	}
+	if r.addr == nil {
+		r.addr = r.address(r.from)
 	}
 	m.Addr, m.Flags = r.addr, 0
 	return true
@@ -183,7 +194,7 @@ func (r *receiver) begin(flows *flows) bool {
 			continue
 		}
 		from, scope := r.msgs.names[i].addr()
-		r.rest, r.from, r.addr = payload, from, r.address(source{from, scope})
+		r.rest, r.from, r.addr = payload, source{from, scope}, nil
 		if flows.of(from).waitedTooLong(r.now, waited) && markCE(r.oob) {
 			r.count.marks.Add(1)
 		}

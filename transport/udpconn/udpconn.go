@@ -50,6 +50,7 @@ type Stats struct {
 	RxSyscalls uint64 // recvmmsg calls that brought messages
 
 	RxOversize    uint64 // packets dropped: longer than the reader's buffer
+	RxStrange     uint64 // packets dropped: for no connection of ours, and none that may begin
 	RxMarks       uint64 // messages marked CE by us: they had waited in the socket for too long
 	RxKernelDrops uint64 // messages the kernel dropped, receive buffer full
 
@@ -58,6 +59,9 @@ type Stats struct {
 	TxSyscalls uint64 // sendmsg calls that sent packets
 	TxUnpinned uint64 // batches sent at the second try, without a pinned source
 	TxRefused  uint64 // batches refused, and sent packet by packet
+	// Packets not sent: they belong to no connection, and a second has at most
+	// a few hundred of these.
+	TxAnswersDropped uint64
 
 	// Errors that were swallowed, by name ("ENOBUFS"). One of Tx is a batch
 	// that QUIC takes as sent, and will find lost.

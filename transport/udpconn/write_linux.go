@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,7 +39,15 @@ func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err e
 	// By value, and IPv4 as such: that way package net allocates nothing.
 	to := addr.AddrPort()
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
-	segment, pinned := scanControl(oob)
+	segment, pinned, marked := scanControl(oob)
+	if marked {
+		c.answers.isMarked()
+	} else if !c.answers.admits(b, time.Now()) {
+		return len(b), len(oob), nil
+	}
+	if g := c.gate.Load(); g != nil && !g.unproven.maySend(b, to) {
+		return len(b), len(oob), nil // as if lost
+	}
 	if segment > 0 {
 		err = c.sendBatch(b, oob, to, segment, pinned)
 	} else {
@@ -147,9 +156,9 @@ func (c *Conn) sendAgain(err error, b, oob []byte, to netip.AddrPort, pinned boo
 	return err
 }
 
-// scanControl returns the segment size of a batch, 0 for a single packet, and
-// whether oob pins the source address.
-func scanControl(oob []byte) (segment int, pinned bool) {
+// scanControl returns the segment size of a batch, 0 for a single packet, whether
+// oob pins the source address, and whether it has ECN bits.
+func scanControl(oob []byte) (segment int, pinned, marked bool) {
 	for len(oob) > 0 {
 		level, kind, body, _, rest, ok := nextControl(oob)
 		if !ok {
@@ -160,10 +169,12 @@ func scanControl(oob []byte) (segment int, pinned bool) {
 			segment = int(binary.NativeEndian.Uint16(body))
 		case isPktinfo(level, kind):
 			pinned = true
+		case isTOS(level, kind):
+			marked = true
 		}
 		oob = rest
 	}
-	return segment, pinned
+	return segment, pinned, marked
 }
 
 // without returns a copy of oob that lacks the control messages of a kind.
