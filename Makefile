@@ -68,6 +68,10 @@ faults: root need ## how soon a link comes back, in dist/faults.md and .json; RU
 		-faults.runs $(or $(RUNS),20) $(if $(LOADS),-faults.loads '$(LOADS)') \
 		-faults.json $(CURDIR)/dist/faults.json -faults.markdown $(CURDIR)/dist/faults.md
 
+.PHONY: attacks
+attacks: root need ## floods and replays for a minute each, as hard as docs/security.md promises, measured; ATTACKS=REGEXP
+	$(GO) test -v -count=1 -timeout 30m -run '$(or $(ATTACKS),TestFlood|TestReplay)' ./test -attacks.full
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (15s)
 	test/fuzz.sh $(FUZZTIME)

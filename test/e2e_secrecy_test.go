@@ -10,9 +10,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -71,6 +73,73 @@ func TestNothingInTheClear(t *testing.T) {
 	for _, alien := range []string{"not (udp port 4433 or arp or icmp6 or ip6 proto 0)", "greater 1515"} {
 		if n := wan.count(alien); n != 0 {
 			t.Errorf("%d packets on the WAN are %q:\n%s", n, alien, wan.read(alien))
+		}
+	}
+}
+
+// Nor does it at any other time: before there is a session, while one site is being
+// started again, and while a third one relays.
+func TestNeverInTheClear(t *testing.T) {
+	t.Parallel()
+	s := lab.Around(t, 3, lab.Options{Hosts: 1})
+	var wans []*pcap
+	for _, site := range s.All {
+		wans = append(wans, capture(t, s.WAN[0], site.Uplink))
+	}
+	a, b := s.A.Hosts[0], s.B.Hosts[0]
+	marker := []byte("NobodyShallReadIt")
+	mac := func(h *lab.Host) []byte { return h.Link(hostLink).Attrs().HardwareAddr }
+	out, in := a.Wire(hostLink), b.Wire(hostLink)
+	frame := slices.Concat(mac(b), mac(a), []byte{0x88, 0xb5}, bytes.Repeat(marker, 40))
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(2 * time.Millisecond):
+			}
+			if err := out.Send(frame); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	arrives := func(when string) {
+		t.Helper()
+		in.Drain()
+		in.Next(backWait, "marker "+when, func(frame []byte) bool { return bytes.Contains(frame, marker) })
+	}
+	up := lab.LinkAll(s.All, func(site *lab.Site) []string {
+		if site == s.A {
+			return []string{"--advertise", site.Addr4 + ":4433"}
+		}
+		return nil
+	})
+	for _, site := range s.All {
+		lab.Wait(t, meshWait, "all are peers of site "+site.Name, func() error { return isWell(site, 2) })
+	}
+	arrives("as soon as they are linked")
+	s.WAN[0].Filter("forward", "drop",
+		fmt.Sprintf("iifname %q oifname %q", s.A.Uplink, s.B.Uplink), fmt.Sprintf("iifname %q oifname %q", s.B.Uplink, s.A.Uplink))
+	waitWay(t, s.A, "b", "relayed", tellWithin+slack)
+	arrives("by way of the third site")
+	up[s.A].Kill()
+	s.A.Start("up")
+	waitWay(t, s.A, "b", "relayed", backWait)
+	arrives("after a start, by way of the third site")
+	s.WAN[0].Unfilter()
+	waitWay(t, s.A, "b", "up", punchWait)
+	arrives("directly again")
+	close(stop)
+	<-done
+	for i, wan := range wans {
+		if bytes.Contains(wan.stop(), marker[:8]) {
+			t.Errorf("the WAN sees at site %s what the hosts sent", s.All[i].Name)
+		}
+		if n := wan.count("udp port 4433"); n < 100 {
+			t.Errorf("%d packets of the tunnel at site %s", n, s.All[i].Name)
 		}
 	}
 }

@@ -116,6 +116,18 @@ func (p *Process) CPU() time.Duration {
 	return used
 }
 
+// RSS returns how many bytes of memory the process has.
+func (p *Process) RSS() int {
+	p.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.PID()))
+	if err != nil {
+		return 0 // it has ended
+	}
+	var size, resident int
+	fmt.Sscan(string(text), &size, &resident)
+	return resident * os.Getpagesize()
+}
+
 // Running reports whether the process has not ended.
 func (p *Process) Running() bool {
 	select {
