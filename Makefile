@@ -21,7 +21,7 @@ export PATH := $(dir $(GO)):$(PATH):/usr/sbin:/sbin
 
 # What a TAP, a netlink socket or a namespace is part of is Linux only. The
 # rest builds anywhere, and darwin holds it to that.
-LINUX_ONLY := cmd/ internal/tap internal/daemon test/ transport/udpconn
+LINUX_ONLY := cmd/ internal/confine internal/tap internal/daemon test/ transport/udpconn
 PORTABLE    = $(shell $(GO) list -f '{{if .GoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v $(LINUX_ONLY:%=-e /%))
 
 # Most of what test/ does at the same time is to wait.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/l2bridge/l2bridge/test/lab"
 )
@@ -24,6 +25,7 @@ import (
 const onPeer = `#!/bin/sh
 cd %[1]q
 n=$(ls runs | wc -l)
+cat /proc/$$/status >status
 { echo "arguments:$*"; tr '\0' '\n' </proc/$$/environ; } >new
 mv new runs/$n
 echo "ran for $L2BRIDGE_PEER"
@@ -98,6 +100,11 @@ func TestHooks(t *testing.T) {
 	up, down := want("up", "a b $HOME", peers[0].Addr), want("down", "", "")
 	if diff := cmp.Diff(up, h.run(0)); diff != "" {
 		t.Errorf("it came (-want +got):\n%s", diff)
+	}
+	// It has what the gateway has, and writes where it likes.
+	status, err := os.ReadFile(filepath.Join(h.dir, "status"))
+	if diff := cmp.Diff(limitedTo(unix.CAP_NET_ADMIN), limitsOf(status)); diff != "" || err != nil {
+		t.Errorf("limits of a hook: %v (-want +got):\n%s", err, diff)
 	}
 	if err := upB.Stop(); err != nil {
 		t.Fatal(err)

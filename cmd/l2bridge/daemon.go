@@ -15,6 +15,11 @@ import (
 // engine is what the commands that make or run a network need; its errors are
 // those of package daemon.
 type engine interface {
+	// ConfineJoin and ConfineRun give up the privileges that Join and Run, or Run
+	// alone, do not need. They may start the program again, with the same arguments: nothing
+	// that is to be kept may be open or half done.
+	ConfineJoin(ctx context.Context, cfg config.Config) error
+	ConfineRun(ctx context.Context, cfg config.Config) error
 	// Init founds a network: keys, CA and this site's certificate. The error
 	// is ErrExists, and nothing has changed, where there is one.
 	Init(ctx context.Context, cfg config.Config, log *slog.Logger) error
@@ -36,6 +41,10 @@ type engine interface {
 
 // daemonEngine is package daemon itself; tests have another.
 type daemonEngine struct{}
+
+func (daemonEngine) ConfineJoin(ctx context.Context, cfg config.Config) error {
+	return daemon.ConfineJoin(ctx, cfg)
+}
 
 func (daemonEngine) Init(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	return daemon.Init(ctx, cfg, log)

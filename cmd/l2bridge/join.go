@@ -69,19 +69,21 @@ func (a *app) join(cmd *cobra.Command, token string, timeout time.Duration) erro
 	if cfg.Site == "" && token != "" {
 		return errNoSite
 	}
+	if err := a.engine.ConfineJoin(cmd.Context(), cfg); err != nil {
+		return err
+	}
 	draft, err := config.Prepare(cfg, "peers")
 	if err != nil {
 		return err
 	}
 	defer draft.Discard()
-	log := a.logger()
-	if err := a.engine.Join(cmd.Context(), cfg, token, timeout, log); err != nil {
+	if err := a.engine.Join(cmd.Context(), cfg, token, timeout, a.logger()); err != nil {
 		return member(err)
 	}
 	if err := draft.Commit(); err != nil {
 		return fmt.Errorf("this site is a member, but %w", err)
 	}
-	return member(a.engine.Run(cmd.Context(), cfg, log))
+	return a.serve(cmd, cfg)
 }
 
 // member adds the remedy to the error of a site that is no member.

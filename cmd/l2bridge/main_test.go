@@ -58,6 +58,9 @@ func (toldEngine) told(call string, cfg config.Config, rest ...any) error {
 	}[call+" "+os.Getenv("ENGINE")]
 }
 
+func (toldEngine) ConfineJoin(context.Context, config.Config) error { return nil }
+func (toldEngine) ConfineRun(context.Context, config.Config) error  { return nil }
+
 func (e toldEngine) Init(_ context.Context, cfg config.Config, _ *slog.Logger) error {
 	return e.told("init", cfg)
 }
@@ -189,6 +192,7 @@ func backends() map[string]*backend {
 				Drops:       []control.Drop{{Reason: "own_outer", Port: "local", Count: 7}, {Reason: "mtu_peer", Port: "office"}},
 				Hints:       []string{"bridge br0 has no other port: ip link set eth1 master br0"},
 				PortMapping: "upnp 203.0.113.7:4433 router 192.168.1.1",
+				Limits:      control.Limits{Capabilities: []string{"cap_net_admin"}, NoNewPrivs: true, Landlock: 7},
 				Offloads: control.Offloads{TAPVnet: true, TAPTSO: true, TAPUSO: true, UDPGRO: true,
 					ReceiveBuffer: 425_984, SendBuffer: 8 << 20},
 			},
@@ -211,7 +215,7 @@ func backends() map[string]*backend {
 }
 
 func serve(t testing.TB, path string, b control.Backend) {
-	server, err := control.Listen(path)
+	server, err := control.Listen(path, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -334,7 +338,7 @@ func (c counted) Status() control.Status {
 
 func TestWatch(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "l2.sock")
-	server, err := control.Listen(path)
+	server, err := control.Listen(path, -1)
 	if err != nil {
 		t.Fatal(err)
 	}

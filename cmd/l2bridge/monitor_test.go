@@ -103,7 +103,7 @@ func TestMonitor(t *testing.T) {
 // A daemon that ends, and a disk that is full, end it too.
 func TestMonitorEnds(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "l2.sock")
-	server, err := control.Listen(path)
+	server, err := control.Listen(path, -1)
 	if err != nil {
 		t.Fatal(err)
 	}

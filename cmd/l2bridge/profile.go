@@ -5,6 +5,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +14,15 @@ import (
 	"runtime"
 	"runtime/pprof"
 	"syscall"
+
+	"github.com/l2bridge/l2bridge/internal/config"
+	"github.com/l2bridge/l2bridge/internal/daemon"
 )
+
+// ConfineRun lets profiles be written anywhere.
+func (daemonEngine) ConfineRun(ctx context.Context, cfg config.Config) error {
+	return daemon.ConfineJoin(ctx, cfg)
+}
 
 // With the build tag "profile" (make profile) the time between two SIGUSR2 is
 // profiled: $L2BRIDGE_PROFILE.PID.cpu and, at the second one, .PID.heap. A file

@@ -127,6 +127,9 @@ func printStatus(w io.Writer, s control.Status) {
 	if s.PortMapping != "" {
 		fmt.Fprintf(w, "port mapping %s\n", cleanLine(s.PortMapping))
 	}
+	if limits := limitsText(s.Limits); limits != "" {
+		fmt.Fprintf(w, "limits %s\n", limits)
+	}
 	fmt.Fprintf(w, "id %s, version %s\n\n", clean(s.ID), clean(s.Version))
 	printPeers(w, s.Peers)
 	if dropped := nonZero(s.Drops); len(dropped) > 0 {
@@ -139,4 +142,16 @@ func printStatus(w io.Writer, s control.Status) {
 	for _, hint := range s.Hints {
 		fmt.Fprintln(w, "hint:", cleanLine(hint))
 	}
+}
+
+// limitsText says what limits the daemon; "" of one that does not say.
+func limitsText(l control.Limits) string {
+	if !l.NoNewPrivs {
+		return ""
+	}
+	text := cleanLine(strings.Join(append(l.Capabilities, "no new privileges"), ", "))
+	if l.Landlock == 0 {
+		return text + ", files not limited"
+	}
+	return fmt.Sprintf("%s, files by landlock %d", text, l.Landlock)
 }

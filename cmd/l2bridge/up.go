@@ -2,7 +2,11 @@
 
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/l2bridge/l2bridge/internal/config"
+)
 
 func (a *app) upCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -21,9 +25,17 @@ and SIGHUP end it within 2 s.`,
 			if err != nil {
 				return err
 			}
-			return member(a.engine.Run(cmd.Context(), cfg, a.logger()))
+			return a.serve(cmd, cfg)
 		},
 	}
 	addRunFlags(cmd)
 	return cmd
+}
+
+// serve runs this site with the privileges that this takes.
+func (a *app) serve(cmd *cobra.Command, cfg config.Config) error {
+	if err := a.engine.ConfineRun(cmd.Context(), cfg); err != nil {
+		return member(err)
+	}
+	return member(a.engine.Run(cmd.Context(), cfg, a.logger()))
 }

@@ -69,6 +69,14 @@ type Status struct {
 	Hints       []string `json:"hints"` // what is wrong and the exact command that mends it
 	Offloads    Offloads `json:"offloads"`
 	PortMapping string   `json:"port_mapping"` // how a router forwards our port, and its address; "" when none does
+	Limits      Limits   `json:"limits"`
+}
+
+// Limits says what the daemon can still do to its host.
+type Limits struct {
+	Capabilities []string `json:"capabilities"` // such as cap_net_admin
+	NoNewPrivs   bool     `json:"no_new_privs"`
+	Landlock     int      `json:"landlock"` // version of the Landlock that limits where it writes; 0 for none
 }
 
 // Offloads says what the kernel does for this site. What is false or small

@@ -27,7 +27,12 @@ import (
 	"github.com/l2bridge/l2bridge/internal/event"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if text := os.Getenv(callerVariable); text != "" {
+		os.Exit(askAs(text))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // fake is a small daemon: a table of stations and fixed answers.
 type fake struct {
@@ -112,7 +117,7 @@ func (f *fake) Test(ctx context.Context, site string, each time.Duration, progre
 func serve(t *testing.T, b control.Backend) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "run", "l2.sock")
-	s, err := control.Listen(path)
+	s, err := control.Listen(path, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,6 +147,7 @@ func TestClient(t *testing.T) {
 	want := f.status
 	want.Schema, want.Version = control.Schema, control.Version()
 	want.BridgePorts, want.Hints = []string{}, []string{}
+	want.Limits.Capabilities = []string{}
 	if diff := cmp.Diff(want, status); diff != "" || err != nil {
 		t.Errorf("Status: %v (-want +got):\n%s", err, diff)
 	}
@@ -261,11 +267,11 @@ func TestJSON(t *testing.T) {
 	for _, tt := range []struct{ path, got, want string }{
 		{"empty status", get(empty, "/v1/status"), `{"schema":1,"version":` + string(version) + `,"site":"","id":"","network":"","founder":false,` +
 			`"state":"","since_ms":0,"tap":"","bridge":"","bridge_ports":[],"mtu":0,"listen":"","peers":[],"drops":[],"hints":[],` +
-			`"offloads":{"tap_vnet":false,"tap_tso":false,"tap_uso":false,"udp_gso":false,"udp_gro":false,"receive_buffer":0,"send_buffer":0},"port_mapping":""}`},
+			`"offloads":{"tap_vnet":false,"tap_tso":false,"tap_uso":false,"udp_gso":false,"udp_gro":false,"receive_buffer":0,"send_buffer":0},"port_mapping":"","limits":{"capabilities":[],"no_new_privs":false,"landlock":0}}`},
 		{"status", get(full, "/v1/status"), `{"schema":1,"version":` + string(version) + `,"site":"home","id":"ab","network":"n1","founder":true,` +
 			`"state":"loop","since_ms":1,"tap":"l2b0","bridge":"br0","bridge_ports":["l2b0"],"mtu":1500,"listen":"[::]:4433",` +
 			`"peers":[` + peers + `],"drops":[` + drop + `],"hints":["h"],` +
-			`"offloads":{"tap_vnet":true,"tap_tso":true,"tap_uso":false,"udp_gso":false,"udp_gro":true,"receive_buffer":8388608,"send_buffer":425984},"port_mapping":"p"}`},
+			`"offloads":{"tap_vnet":true,"tap_tso":true,"tap_uso":false,"udp_gso":false,"udp_gro":true,"receive_buffer":8388608,"send_buffer":425984},"port_mapping":"p","limits":{"capabilities":[],"no_new_privs":false,"landlock":0}}`},
 		{"no peers", get(empty, "/v1/peers"), `[]`},
 		{"peers", get(full, "/v1/peers"), `[` + peers + `]`},
 		{"no drops", get(empty, "/v1/drops"), `[]`},
@@ -388,7 +394,7 @@ func roundTrip(t *testing.T, c net.Conn) {
 func TestServeEnds(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "l2.sock")
-	s, err := control.Listen(path)
+	s, err := control.Listen(path, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -432,7 +438,7 @@ func TestListen(t *testing.T) {
 	})
 	t.Run("live", func(t *testing.T) {
 		path := serve(t, &fake{})
-		_, err := control.Listen(path)
+		_, err := control.Listen(path, -1)
 		want := fmt.Sprintf("%s: in use by \"control.test\" (pid %d) (", path, os.Getpid())
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
@@ -452,7 +458,7 @@ func TestListen(t *testing.T) {
 		if _, err := control.Dial(path).Status(t.Context()); !errors.Is(err, control.ErrNotRunning) {
 			t.Errorf("client: got %v, want %v", err, control.ErrNotRunning)
 		}
-		s, err := control.Listen(path)
+		s, err := control.Listen(path, -1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -465,7 +471,7 @@ func TestListen(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, path := range []string{file, link, dir} {
-			if _, err := control.Listen(path); err == nil || !strings.Contains(err.Error(), "no socket") {
+			if _, err := control.Listen(path, -1); err == nil || !strings.Contains(err.Error(), "no socket") {
 				t.Errorf("%s: got %v", path, err)
 			}
 			if _, err := os.Lstat(path); err != nil {
@@ -475,7 +481,7 @@ func TestListen(t *testing.T) {
 	})
 	t.Run("replaced", func(t *testing.T) { // by hand, while we ran
 		path := filepath.Join(t.TempDir(), "l2.sock")
-		s, err := control.Listen(path)
+		s, err := control.Listen(path, -1)
 		if err != nil {
 			t.Fatal(err)
 		}

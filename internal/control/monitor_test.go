@@ -238,7 +238,7 @@ func TestMonitorEndsWithDaemon(t *testing.T) {
 		t.Run(fmt.Sprint("reads ", reads), func(t *testing.T) {
 			t.Parallel()
 			path := t.TempDir() + "/l2.sock"
-			s, err := control.Listen(path)
+			s, err := control.Listen(path, -1)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -36,18 +36,28 @@ const (
 // Serve or Close.
 type Server struct {
 	socket *socket
+	group  int // whose members may use it, -1 for none
 }
 
 // Listen puts a socket at path, mode 0660, in a directory that it makes if
-// need be. Commands can connect from then on; Serve answers them. A socket
+// need be. Commands can connect from then on; Serve answers those of root, of our own
+// user, and of the members of group, -1 for none. A socket
 // that nobody answers at is replaced, one with a live owner is an error that
 // names it.
-func Listen(path string) (*Server, error) {
-	s, err := listen(path)
+func Listen(path string, group int) (*Server, error) {
+	s, err := listen(path, group)
 	if err != nil {
 		return nil, fmt.Errorf("control socket %s: %w", path, err)
 	}
-	return &Server{s}, nil
+	return &Server{s, group}, nil
+}
+
+// MakeDir makes the directory that Listen puts the socket at path into.
+func MakeDir(path string) error {
+	if err := makeDir(path); err != nil {
+		return fmt.Errorf("control socket %s: %w", path, err)
+	}
+	return nil
 }
 
 // Close takes the socket away. It is only for a Server that is not served.
@@ -58,13 +68,14 @@ func (s *Server) Close() error { return s.socket.Close() }
 func (s *Server) Serve(ctx context.Context, b Backend) error {
 	var conns sync.WaitGroup
 	server := http.Server{
-		Handler:           routes(b),
+		Handler:           s.forMembers(routes(b)),
 		ReadHeaderTimeout: requestTimeout,
 		ReadTimeout:       requestTimeout,
 		WriteTimeout:      requestTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       withCaller,
 		ConnState: func(_ net.Conn, state http.ConnState) {
 			switch state {
 			case http.StateNew:
@@ -155,6 +166,7 @@ func routes(b Backend) http.Handler {
 		s := b.Status()
 		s.Schema, s.Version = Schema, Version()
 		s.BridgePorts, s.Hints = list(s.BridgePorts), list(s.Hints)
+		s.Limits.Capabilities = list(s.Limits.Capabilities)
 		s.Peers, s.Drops = peers(s.Peers), list(s.Drops)
 		return s
 	})

@@ -31,9 +31,9 @@ type socket struct {
 	err   error
 }
 
-func listen(path string) (*socket, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("%w (choose another --socket)", err)
+func listen(path string, group int) (*socket, error) {
+	if err := makeDir(path); err != nil {
+		return nil, err
 	}
 	if err := removeStale(path); err != nil {
 		return nil, err
@@ -54,14 +54,27 @@ func listen(path string) (*socket, error) {
 	unixListener := l.(*net.UnixListener)
 	unixListener.SetUnlinkOnClose(false)
 	made, err := os.Lstat(path)
-	if err == nil {
-		err = os.Chmod(path, socketMode)
-	}
 	if err != nil {
 		l.Close()
 		return nil, err
 	}
-	return &socket{UnixListener: unixListener, path: path, made: made}, nil
+	s := &socket{UnixListener: unixListener, path: path, made: made}
+	err = os.Lchown(path, -1, group)
+	if err == nil {
+		err = os.Chmod(path, socketMode)
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func makeDir(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("%w (choose another --socket)", err)
+	}
+	return nil
 }
 
 // removeStale takes a stale socket away, and only that.

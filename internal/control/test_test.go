@@ -57,7 +57,7 @@ func TestTestEnds(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			path := t.TempDir() + "/l2.sock"
-			s, err := control.Listen(path)
+			s, err := control.Listen(path, -1)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -37,6 +37,7 @@ func (b backend) Status() control.Status {
 	}) {
 		st.Hints = append(st.Hints, fmt.Sprintf("TAP %s is lost; it is being opened again (see the log for what is in the way)", s.cfg.TAP))
 	}
+	st.Limits = control.Limits{Capabilities: s.limits.Caps, NoNewPrivs: s.limits.NoNewPrivs, Landlock: s.limits.Landlock}
 	udp := s.conn.Stats()
 	st.Offloads = offloads(granted, udp)
 	st.Hints = append(st.Hints, socketHints(udp)...)

@@ -19,6 +19,7 @@ import (
 	"github.com/l2bridge/l2bridge/bridge/guard"
 	"github.com/l2bridge/l2bridge/fdb"
 	"github.com/l2bridge/l2bridge/internal/config"
+	"github.com/l2bridge/l2bridge/internal/confine"
 	"github.com/l2bridge/l2bridge/internal/control"
 	"github.com/l2bridge/l2bridge/internal/event"
 	"github.com/l2bridge/l2bridge/internal/frame"
@@ -63,6 +64,7 @@ type site struct {
 	statics sync.Mutex // held while the static entries are stored
 
 	safety *safety
+	limits confine.State
 
 	mu    sync.Mutex // guards what follows
 	state control.State
@@ -97,8 +99,10 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 		state:   control.StateConnecting,
 		since:   time.Now(),
 		safety:  newSafety(member),
+		limits:  confine.Now(),
 	}
 	s.now.Store(member)
+	s.sayLimits()
 	s.table = fdb.New(fdb.Config{Max: cfg.FDBMax, Ageing: cfg.Ageing, Changed: s.stationChanged})
 	s.sw = bridge.New(bridge.Config{Table: s.table, Outer: &s.outer, Loop: s.safety.loop, Servers: &s.safety.servers, ForwardReserved: cfg.ForwardReserved})
 	if err := loadStatics(dir, s.sw); err != nil {
@@ -111,7 +115,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer s.conn.Close()
-	server, err := control.Listen(cfg.Socket)
+	server, err := s.listenControl()
 	if err != nil {
 		return err
 	}

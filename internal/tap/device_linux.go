@@ -122,7 +122,7 @@ func open(cfg Config, k kernel) (_ *Device, err error) {
 		return nil, err
 	}
 	d.features = features
-	if d.stream, err = newStream(cfg.Name, os.NewFile(uintptr(fd), tunPath), features.VnetHeader); err != nil {
+	if d.stream, err = newStream(cfg.Name, os.NewFile(uintptr(fd), Path), features.VnetHeader); err != nil {
 		return nil, err
 	}
 	d.stream.joins = features.USO

@@ -47,7 +47,7 @@ func owner(name string) string {
 // holds reports whether an open file of a process is the TAP
 // (drivers/net/tun.c, tun_chr_show_fdinfo).
 func holds(proc, fd, name string) bool {
-	if file, err := os.Readlink(proc + "/fd/" + fd); err != nil || file != tunPath {
+	if file, err := os.Readlink(proc + "/fd/" + fd); err != nil || file != Path {
 		return false
 	}
 	info, _ := os.ReadFile(proc + "/fdinfo/" + fd)

@@ -31,14 +31,15 @@ type kernel interface {
 	set(fd int, req uint, value int) error          // the others, by pointer
 }
 
-const tunPath = "/dev/net/tun"
+// Path is the device that TAPs are made with.
+const Path = "/dev/net/tun"
 
 type linux struct{}
 
 // open returns a descriptor that is not in the runtime poller yet: epoll on
 // /dev/net/tun works only after TUNSETIFF (golang.org/issue/30426).
 func (linux) open() (int, error) {
-	return unix.Open(tunPath, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	return unix.Open(Path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 }
 
 func (linux) attach(fd int, name string, flags uint16) error {
@@ -119,12 +120,12 @@ func explainOpen(name string, err error) error {
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		return fmt.Errorf("tap %s: %s: %w: the kernel's tun driver is needed; "+
-			"run \"modprobe tun\", in a container give it --device %s", name, tunPath, err, tunPath)
+			"run \"modprobe tun\", in a container give it --device %s", name, Path, err, Path)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return fmt.Errorf("tap %s: %s: %w: read and write access is needed; "+
-			"run as root, in a container give it --device %s", name, tunPath, err, tunPath)
+			"run as root, in a container give it --device %s", name, Path, err, Path)
 	}
-	return fmt.Errorf("tap %s: %s: %w", name, tunPath, err)
+	return fmt.Errorf("tap %s: %s: %w", name, Path, err)
 }
 
 func explainAttach(name string, err error) error {

@@ -39,6 +39,14 @@ type Status struct {
 
 	Offloads    Offloads
 	PortMapping string `json:"port_mapping"`
+	Limits      Limits
+}
+
+// Limits says what a site can still do to its host.
+type Limits struct {
+	Capabilities []string
+	NoNewPrivs   bool `json:"no_new_privs"`
+	Landlock     int
 }
 
 // Offloads says what the kernel does for a site.

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"os/signal"
+	"os/user"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/l2bridge/l2bridge/internal/config"
+	"github.com/l2bridge/l2bridge/internal/confine"
+	"github.com/l2bridge/l2bridge/internal/control"
+	"github.com/l2bridge/l2bridge/internal/tap"
+	"github.com/l2bridge/l2bridge/transport/identity"
+)
+
+// controlGroup is the group whose members may use the control socket.
+const controlGroup = "l2bridge"
+
+// firstFreePort is the first one that takes no capability to listen on.
+const firstFreePort = 1024
+
+// ConfineJoin limits this process to what it takes to join a network and then to
+// run. Unless it is limited already it executes the program again and returns only an
+// error.
+func ConfineJoin(ctx context.Context, cfg config.Config) error {
+	return confine.Enter(limits(cfg), func() error { return rehearse(ctx, cfg, false) })
+}
+
+// ConfineRun limits this process to what it takes to run cfg's site, in the way of
+// ConfineJoin. To find the site a member is up to the caller, or an error.
+func ConfineRun(ctx context.Context, cfg config.Config) error {
+	l := limits(cfg)
+	if len(cfg.OnUp)+len(cfg.OnDown) == 0 {
+		// What hooks write is for their owner to know.
+		l.Files = []confine.Place{
+			{Path: cfg.StateDir, Use: confine.Files},
+			{Path: filepath.Dir(cfg.Socket), Use: confine.Sockets},
+			{Path: tap.Path, Use: confine.Device},
+		}
+	}
+	return confine.Enter(l, func() error { return rehearse(ctx, cfg, true) })
+}
+
+// limits are those of the capabilities. CAP_NET_ADMIN makes the TAP and its
+// bridge, sets their properties, and has large buffers for sockets.
+func limits(cfg config.Config) confine.Limits {
+	l := confine.Limits{Caps: []int{unix.CAP_NET_ADMIN}, Group: max(0, controlGID())}
+	if cfg.Listen.Port() < firstFreePort {
+		l.Caps = append(l.Caps, unix.CAP_NET_BIND_SERVICE)
+	}
+	return l
+}
+
+// rehearse finds out what is in the way of a start, while we may still look into
+// other processes: who else has the directory, the port or the TAP.
+func rehearse(ctx context.Context, cfg config.Config, member bool) error {
+	dir, err := identity.Open(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if member {
+		if _, err := dir.Load(); err != nil {
+			return err
+		}
+	}
+	conn, err := listen(cfg)
+	if err != nil {
+		return err
+	}
+	conn.Close()
+	if err := tap.Free(cfg.TAP); err != nil {
+		return err
+	}
+	if err := control.MakeDir(cfg.Socket); err != nil { // only what is there can be allowed
+		return err
+	}
+	// ctx does not outlive what follows: from here on a signal ends the program by
+	// itself.
+	signal.Reset()
+	return ctx.Err()
+}
+
+// controlGID returns the number of the control socket's group, -1 when there is no
+// such group.
+func controlGID() int {
+	group, err := user.LookupGroup(controlGroup)
+	if err != nil {
+		return -1
+	}
+	gid, err := strconv.Atoi(group.Gid)
+	if err != nil {
+		return -1
+	}
+	return gid
+}
+
+// listenControl puts the control socket in its place, for its group where there is
+// one and we may.
+func (s *site) listenControl() (*control.Server, error) {
+	gid := controlGID()
+	server, err := control.Listen(s.cfg.Socket, gid)
+	if gid >= 0 && errors.Is(err, unix.EPERM) {
+		s.log.Warn("control socket is not given to its group", "group", controlGroup, "error", err)
+		return control.Listen(s.cfg.Socket, -1)
+	}
+	return server, err
+}
+
+// sayLimits says in the log what limits this process.
+func (s *site) sayLimits() {
+	files := "limited"
+	switch {
+	case s.limits.Landlock > 0:
+	case len(s.cfg.OnUp)+len(s.cfg.OnDown) > 0:
+		files = "not limited: there are hooks"
+	default:
+		files = "not limited: the kernel has no Landlock"
+	}
+	s.log.Info("privileges", "capabilities", s.limits.Caps, "no_new_privs", s.limits.NoNewPrivs, "files", files, "landlock", s.limits.Landlock)
+}
