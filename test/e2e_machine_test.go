@@ -61,7 +61,7 @@ func TestFewDescriptors(t *testing.T) {
 	s, _, upB := join(t, lab.Options{Hosts: 1})
 	upB.Stop()
 	works := 0
-	for _, limit := range []int{8, 10, 24, 64} {
+	for _, limit := range []int{8, 12, 13, 64} {
 		up := s.B.StartBy([]string{"prlimit", fmt.Sprintf("--nofile=%d:%d", limit, limit)}, "up")
 		began := time.Now()
 		reached := errors.New("not tried")

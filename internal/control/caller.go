@@ -37,7 +37,7 @@ func (c conn) RemoteAddr() net.Addr { return c.caller }
 
 // Accept waits for the next caller.
 func (s *socket) Accept() (net.Conn, error) {
-	c, err := s.AcceptUnix()
+	c, err := s.acceptUnix()
 	if err != nil {
 		return nil, err
 	}

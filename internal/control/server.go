@@ -81,6 +81,7 @@ func (s *Server) Serve(ctx context.Context, b Backend) error {
 			case http.StateNew:
 				conns.Add(1)
 			case http.StateClosed:
+				s.socket.connClosed()
 				conns.Done()
 			}
 		},

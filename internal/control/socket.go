@@ -29,6 +29,11 @@ type socket struct {
 	made  os.FileInfo
 	close sync.Once
 	err   error
+	freed chan struct{} // tells that a connection has closed
+
+	mu     sync.Mutex // guards what follows
+	spare  *os.File   // a descriptor for when there are no others; see acceptUnix
+	closed bool
 }
 
 func listen(path string, group int) (*socket, error) {
@@ -58,7 +63,7 @@ func listen(path string, group int) (*socket, error) {
 		l.Close()
 		return nil, err
 	}
-	s := &socket{UnixListener: unixListener, path: path, made: made}
+	s := &socket{UnixListener: unixListener, path: path, made: made, freed: make(chan struct{}, 1)}
 	err = os.Lchown(path, -1, group)
 	if err == nil {
 		err = os.Chmod(path, socketMode)
@@ -67,6 +72,7 @@ func listen(path string, group int) (*socket, error) {
 		s.Close()
 		return nil, err
 	}
+	s.keepSpare()
 	return s, nil
 }
 
@@ -107,6 +113,11 @@ func (s *socket) Close() error {
 			s.err = os.Remove(s.path)
 		}
 		s.err = errors.Join(s.err, s.UnixListener.Close())
+		s.mu.Lock()
+		s.closed = true
+		s.mu.Unlock()
+		s.useSpare()
+		s.connClosed() // wakes Accept
 	})
 	return s.err
 }
