@@ -231,8 +231,15 @@ func (s *Switch) route(set *portSet, now fdb.Tick, in *port, b *frame.Buf) int {
 		if in.group != Local {
 			return in.drop(OwnSource, b)
 		}
-	} else if s.cfg.Table.Learn(now, src, in.id) == fdb.Static {
-		return in.drop(Static, b)
+	} else {
+		switch s.cfg.Table.Learn(now, src, in.id) {
+		case fdb.Static:
+			return in.drop(Static, b)
+		case fdb.Full:
+			if !in.storm.Pass(uint32(now), guard.Unlearned, frame.Segments(b.Header(), b.Bytes())) {
+				return in.drop(Storm, b)
+			}
+		}
 	}
 	if dst.IsGroup() {
 		class := guard.Multicast

@@ -5,7 +5,8 @@ package guard
 import "sync/atomic"
 
 // Class is a kind of frame that a switch sends to more places than its
-// destination. Known unicast is none: it goes to one port, and is never policed.
+// destination, or has others do so. Known unicast between stations that are known
+// is none: it goes to one port, and is never policed.
 type Class uint8
 
 // The classes, named as in hints.
@@ -13,11 +14,12 @@ const (
 	Broadcast Class = iota
 	Multicast
 	UnknownUnicast
+	Unlearned // from stations that the table has no room for
 	classes
 )
 
 func (c Class) String() string {
-	return [classes]string{"broadcast", "multicast", "unknown unicast"}[c]
+	return [classes]string{"broadcast", "multicast", "unknown unicast", "stations beyond its share"}[c]
 }
 
 // TicksPerSecond is the unit of time here: tenths of a second, which is what the
@@ -51,6 +53,12 @@ type limit struct {
 // speaks once in the ageing time, and whoever answers ARP does. At the limit
 // 12 Mbit/s.
 //
+// Unlearned: a port that makes up a source for each frame has no room for more of
+// them. Here they end at that. But the Linux bridge behind the TAP has no such bound,
+// and keeps each one for five minutes, in memory of the kernel. At the limit those
+// are 300,000 stations, some 40 MB. A LAN that honestly has more stations than its
+// share has a hint that says so.
+//
 // Each peer has its own copy of a flood, so an uplink carries these limits once
 // for each. Beside a storm the fair queues give other flows their share, and what
 // a burst leaves waiting for a second is dropped there.
@@ -58,6 +66,7 @@ var limits = [classes]limit{
 	Broadcast:      {rate: 500, burst: 1000},
 	Multicast:      {rate: 3000, burst: 6000},
 	UnknownUnicast: {rate: 1000, burst: 10000},
+	Unlearned:      {rate: 1000, burst: 10000},
 }
 
 // Policer caps the broadcast, multicast and unknown unicast that come in by one
