@@ -22,6 +22,7 @@ type flow struct {
 	quiet      time.Duration // when it last left the list
 	held       time.Duration // when a frame of it last had waited for longer than the least target
 	next       *flow         // in that list
+	foreign    bool          // of frames that others send by way of us
 	codel      codel
 
 	// The lane's taker's own while the flow is listed.

@@ -37,9 +37,9 @@ type Lane struct {
 	limit atomic.Int64
 
 	// Guarded by Queue.mu.
-	index   int  // in Queue.lanes
-	fresh   list // flows that have just begun to send; their turn comes first
-	old     list
+	index   int // in Queue.lanes
+	own     turns
+	foreign turns
 	work    int           // bytes sent, fading; decides where new flows go
 	poked   bool          // a ping is due
 	pinged  time.Duration // when the last one was sent
@@ -51,6 +51,7 @@ type Lane struct {
 	open []*flow // whose item is begun and not ended, the oldest first
 	born int     // items begun
 	run  int     // urgent frames in a row
+	lead int     // bytes that foreign flows have sent more than others, while both wait
 	size int     // the longest object that fits in this datagram when it is empty
 	due  bool    // Wait has seen that a ping is
 	tick *time.Timer
@@ -74,6 +75,14 @@ func (s *list) pop() *flow {
 	s.first = f.next
 	return f
 }
+
+// turns are flows that take turns.
+type turns struct {
+	fresh list // that have just begun to send; their turn comes first
+	old   list
+}
+
+func (t *turns) some() bool { return t.fresh.first != nil || t.old.first != nil }
 
 // Open returns a new lane, which takes over what no lane has. It returns nil
 // when there are MaxLanes.
@@ -106,7 +115,7 @@ func (l *Lane) Close() {
 		q.leaveLocked(&q.flows[i], l)
 	}
 	q.leaveLocked(&q.urgent, l)
-	l.fresh, l.old, l.cur, l.open = list{}, list{}, nil, nil
+	l.own, l.foreign, l.cur, l.open = turns{}, turns{}, nil, nil
 	q.adoptLocked()
 	lanes := q.lanes
 	q.mu.Unlock()
@@ -175,7 +184,11 @@ func (l *Lane) listLocked(f *flow) {
 	f.listed = true
 	if f != &l.q.urgent {
 		f.deficit = quantum
-		l.fresh.push(f)
+		if f.foreign {
+			l.foreign.fresh.push(f)
+		} else {
+			l.own.fresh.push(f)
+		}
 	}
 }
 
@@ -267,7 +280,7 @@ func (l *Lane) Wait(ctx context.Context) bool {
 
 // someLocked reports whether a flow may have something to send.
 func (l *Lane) someLocked() bool {
-	return l.fresh.first != nil || l.old.first != nil || l.urgentLocked()
+	return l.own.some() || l.foreign.some() || l.urgentLocked()
 }
 
 func (l *Lane) urgentLocked() bool {
@@ -305,40 +318,62 @@ func (l *Lane) late() bool { return len(l.open) > 0 && l.born-l.open[0].born >= 
 
 // pickLocked returns the flow whose turn it is, with an item.
 func (l *Lane) pickLocked() *flow {
-	q, limit := l.q, int(l.limit.Load())
-	if l.urgentLocked() && (l.run < urgentRun || l.fresh.first == nil && l.old.first == nil) {
+	q := l.q
+	some := l.own.some() || l.foreign.some()
+	if l.urgentLocked() && (l.run < urgentRun || !some) {
 		l.run++
-		if q.urgent.item.Buf != nil || q.loadLocked(&q.urgent, l.now, limit) {
+		if q.urgent.item.Buf != nil || q.loadLocked(&q.urgent, l.now, int(l.limit.Load())) {
 			return &q.urgent
 		}
 		q.urgent.listed = false
 	}
 	l.run = 0
+	if !l.own.some() || !l.foreign.some() {
+		l.lead = 0
+	}
+	first, second := &l.own, &l.foreign
+	if l.lead < 0 {
+		first, second = second, first
+	}
+	if f := l.turnLocked(first); f != nil {
+		return f
+	}
+	return l.turnLocked(second)
+}
+
+// turnLocked returns the one of some flows whose turn it is, with an item.
+func (l *Lane) turnLocked(t *turns) *flow {
+	q, limit := l.q, int(l.limit.Load())
+	var barred *flow // the first that may not begin another superframe
 	for {
-		turn := &l.fresh
+		turn := &t.fresh
 		if turn.first == nil {
-			turn = &l.old
+			turn = &t.old
 		}
 		f := turn.first
 		switch {
-		case f == nil:
-			return nil
+		case f == nil, f == barred:
+			return nil // or those that may go on are among the others
 		case f.deficit <= 0:
 			f.deficit += quantum
-			l.old.push(turn.pop())
+			t.old.push(turn.pop())
+			barred = nil
 		case f.item.Buf == nil && f.goal != nil:
 			turn.pop()
 			f.parked, f.quiet, l.poked = true, max(q.clock(), l.pinged), true
 			q.parked++
 		case f.item.Buf == nil && !q.loadLocked(f, l.now, limit):
 			turn.pop()
-			if turn == &l.fresh && l.old.first != nil {
-				l.old.push(f) // else it would come first again and again
+			if turn == &t.fresh && t.old.first != nil {
+				t.old.push(f) // else it would come first again and again
 			} else {
 				f.listed, f.quiet = false, max(q.clock(), l.pinged)
 			}
 		case len(l.open) >= maxOpen && !f.open && f.isSuper():
-			l.old.push(turn.pop())
+			t.old.push(turn.pop())
+			if barred == nil {
+				barred = f
+			}
 		default:
 			return f
 		}
@@ -349,6 +384,11 @@ func (l *Lane) pickLocked() *flow {
 func (l *Lane) Sent(n int, done bool) {
 	f := l.cur
 	f.deficit -= n
+	if f.foreign {
+		l.lead += n
+	} else {
+		l.lead -= n
+	}
 	switch {
 	case !done && !f.open:
 		l.born++

@@ -31,6 +31,10 @@ const (
 	// buckets is how many flows are told apart (a hash decides), as in Linux's
 	// sch_fq_codel.
 	buckets = 1024
+	// foreignPairs and foreignFlows are how many pairs of members that are relayed
+	// for are told apart, and flows of each. Who makes up a flow for each frame has
+	// no more turns than others.
+	foreignPairs, foreignFlows = 32, 8
 	// dropBatch is how many small frames of the fattest flow make room at once,
 	// or a superframe, so that to find it is paid for once and not for each frame
 	// of a flood.
@@ -48,6 +52,9 @@ const (
 //	Push --hash--> flow --home--> Lane --Next, Sent--> wire.Packer
 //	               flow ----'     DRR over its flows, CoDel in each
 //	               urgent --------> first lane, before all others
+//
+// What others send by way of us has flows of its own, none of them urgent. While
+// frames of ours wait too it has half of each lane.
 //
 // A flow (VLAN, addresses, ports; if it is relayed, from whom to whom) has its
 // home on one lane, so that its frames stay in order. It finds another one only
@@ -114,20 +121,26 @@ func (q *Queue) SetActive(n int) {
 // Push adds frames, each behind those of its flow. It never blocks: when the
 // queue is full the fattest flow loses what it has too much, and that is
 // counted. The frames are borrowed; those that stay are retained.
-func (q *Queue) Push(frames []*frame.Buf) { q.push(frames, nil, 0) }
+func (q *Queue) Push(frames []*frame.Buf) { q.push(frames, nil, 0, false) }
 
-// PushRelayed is Push for frames that go on from the peer to another, or that
-// another sent, as to says. That is kept, and not changed any more.
+// PushRelayed is Push for frames of ours that go on from the peer to another, as to
+// says. That is kept, and not changed any more.
 func (q *Queue) PushRelayed(frames []*frame.Buf, to *wire.Relayed) {
-	q.push(frames, to, uint32(maphash.Comparable(pairSeed, *to)))
+	q.push(frames, to, uint32(maphash.Comparable(pairSeed, *to)), false)
+}
+
+// PushForeign is PushRelayed for frames that another member sends to the peer by way
+// of us.
+func (q *Queue) PushForeign(frames []*frame.Buf, to *wire.Relayed) {
+	q.push(frames, to, uint32(maphash.Comparable(pairSeed, *to)), true)
 }
 
 // pairSeed keeps others from knowing which flows of two pairs share a bucket.
 var pairSeed = maphash.MakeSeed()
 
 // push adds frames, of which those that are relayed come with a hash of the pair
-// that to names.
-func (q *Queue) push(frames []*frame.Buf, to *wire.Relayed, pair uint32) {
+// that to names. foreign says that they are not ours.
+func (q *Queue) push(frames []*frame.Buf, to *wire.Relayed, pair uint32, foreign bool) {
 	now := q.clock()
 	var wake uint64 // lanes that have something to do again
 	q.mu.Lock()
@@ -135,7 +148,7 @@ func (q *Queue) push(frames []*frame.Buf, to *wire.Relayed, pair uint32) {
 		q.makeRoomLocked()
 	}
 	for _, b := range frames {
-		f := q.flowLocked(b, pair)
+		f := q.flowLocked(b, pair, foreign)
 		if !q.admitLocked(f, b.Len()) {
 			q.full.Add(segments(b, 0))
 			continue
@@ -156,9 +169,10 @@ func (q *Queue) push(frames []*frame.Buf, to *wire.Relayed, pair uint32) {
 // makeRoomLocked takes the memory for frames: a peer that never gets one needs
 // none.
 func (q *Queue) makeRoomLocked() {
-	q.flows = make([]flow, buckets)
+	q.flows = make([]flow, buckets+foreignPairs*foreignFlows)
 	for i := range q.flows {
 		q.flows[i].head, q.flows[i].tail = none, none
+		q.flows[i].foreign = i >= buckets
 	}
 	q.urgent.head, q.urgent.tail = none, none
 	q.entries = make([]entry, MaxFrames)
@@ -169,7 +183,10 @@ func (q *Queue) makeRoomLocked() {
 }
 
 // flowLocked returns the flow that a frame of a pair belongs to.
-func (q *Queue) flowLocked(b *frame.Buf, pair uint32) *flow {
+func (q *Queue) flowLocked(b *frame.Buf, pair uint32, foreign bool) *flow {
+	if foreign {
+		return &q.flows[buckets+pair%foreignPairs*foreignFlows+frame.FlowHash(b.Bytes())%foreignFlows]
+	}
 	if f := b.Bytes(); q.urgent.n < maxUrgent && frame.IsUrgent(f) {
 		return &q.urgent
 	}

@@ -56,7 +56,15 @@ func TestRelayedFairness(t *testing.T) {
 	})
 }
 
-// Relayed ARP need not wait either.
+// arp returns what may pass for ARP.
+func arp() *frame.Buf {
+	b := frame.Get(60)
+	clear(b.Bytes())
+	b.Bytes()[12], b.Bytes()[13] = 8, 6
+	return b
+}
+
+// Relayed ARP of ours need not wait either.
 func TestRelayedUrgent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := egress.New()
@@ -64,10 +72,7 @@ func TestRelayedUrgent(t *testing.T) {
 		for range 100 {
 			push(q, udp(1, 0, 1000))
 		}
-		arp := frame.Get(60)
-		clear(arp.Bytes())
-		arp.Bytes()[12], arp.Bytes()[13] = 8, 6
-		pushTo(q, pair(7), arp)
+		pushTo(q, pair(7), arp())
 		l.Wait(ended)
 		if it := l.Next(frame.MaxLen); it.Relayed == nil || *it.Relayed != *pair(7) {
 			t.Error("relayed ARP waits behind a bulk flow")
@@ -159,9 +164,13 @@ func TestRelayedOpen(t *testing.T) {
 			}
 			to := rapid.IntRange(0, 3).Draw(t, "to")
 			want[to]++
-			if to == 0 {
+			switch {
+			case to == 0:
 				push(q, b)
-			} else {
+			case rapid.Bool().Draw(t, "foreign"):
+				q.PushForeign([]*frame.Buf{b}, pair(to))
+				b.Release()
+			default:
 				pushTo(q, pair(to), b)
 			}
 		}
@@ -207,4 +216,67 @@ func TestRelayedOpen(t *testing.T) {
 			}
 		}
 	})
+}
+
+// take has a lane send so many bytes, and returns how many of them were of frames
+// that others send by way of us.
+func take(l *egress.Lane, bytes int) (ours, foreign int) {
+	for ours+foreign < bytes {
+		l.Wait(ended)
+		it := l.Next(frame.MaxLen)
+		if it == nil {
+			break
+		}
+		n := it.Buf.Len()
+		if it.Relayed != nil {
+			foreign += n
+		} else {
+			ours += n
+		}
+		l.Sent(n, true)
+	}
+	return ours, foreign
+}
+
+// Who has a flood relayed by way of us, of as many flows as it has frames, has half
+// of the lane while frames of ours wait, and does not have ours dropped.
+func TestRelayedFlood(t *testing.T) {
+	for name, flood := range map[string]func(i int) *frame.Buf{
+		"many flows": func(i int) *frame.Buf { return udp(uint16(i), 0, 1000) },
+		"urgent":     func(i int) *frame.Buf { return arp() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const mine, each = 100, 1000
+				q := egress.New()
+				l := q.Open()
+				full := func() {
+					for i := range 3 * egress.MaxFrames {
+						f := flood(i)
+						q.PushForeign([]*frame.Buf{f}, pair(0))
+						f.Release()
+					}
+				}
+				full()
+				for range mine {
+					push(q, udp(1, 0, each))
+				}
+				full()
+				ours, foreign := take(l, mine*each)
+				if ours < mine*each*45/100 {
+					t.Errorf("%d bytes of ours went, %d of the flood", ours, foreign)
+				}
+				// Another's relayed frames have their share of the other half.
+				for range 20 {
+					f := udp(9, 0, each)
+					q.PushForeign([]*frame.Buf{f}, pair(7))
+					f.Release()
+				}
+				ours2, _ := take(l, 3*mine*each)
+				if ours+ours2 != mine*each {
+					t.Errorf("%d bytes of ours went of %d", ours+ours2, mine*each)
+				}
+			})
+		})
+	}
 }

@@ -21,6 +21,7 @@ const (
 	CloseTwice
 	CloseNotMember
 	CloseRevoked
+	CloseCutOff
 )
 
 // Types of control messages. All but HELLO are for lane 0.

@@ -170,6 +170,14 @@ func (r *Repairer) Datagram(d []byte, now time.Time, pass func(d []byte)) {
 			pass(d)
 		}
 	default:
+		if ahead >= 2*repairWindow {
+			// What is held goes first; what was between is nowhere.
+			for range repairWindow {
+				r.step(pass)
+			}
+			r.next = seq - repairWindow + 1
+			r.high, ahead = r.next, repairWindow-1
+		}
 		for ; ahead >= repairWindow; ahead-- {
 			r.step(pass)
 		}

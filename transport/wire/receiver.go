@@ -67,6 +67,10 @@ type Receiver struct {
 	// it was expected; nil takes none.
 	Test func([]byte) bool
 
+	// Memory, if not nil, is what the receivers that share it may keep of objects
+	// that are not whole, in bytes. One for which there is none left is lost.
+	Memory *Memory
+
 	// Salvage lets the whole segments of a damaged superframe through. Without
 	// it an object that lacks a byte is lost.
 	Salvage bool

@@ -25,7 +25,9 @@ type slot struct {
 	flags byte
 	total int
 
-	buf    *frame.Buf       // memory of the frame; nil when the object is not taken
+	buf    *frame.Buf // memory of the frame; nil when the object is not taken
+	memory *Memory    // that room bytes are taken from; nil for none
+	room   int
 	prefix [relayedLen]byte // what stands before that in the object, if anything
 	runs   []run            // received bytes of the object, sorted, never touching
 	got    int              // bytes received
@@ -127,6 +129,12 @@ func (r *Receiver) open(id uint16, flags byte, total int) *slot {
 		}
 		if _, refused := r.refuses(flags); !refused {
 			s.buf = frame.Get(total - partsLen(flags))
+			if s.room = len(s.buf.Room()); !r.Memory.take(s.room) {
+				r.drop(Reassembly)
+				s.close()
+				return nil
+			}
+			s.memory = r.Memory
 		}
 	case s.flags != flags || s.total != total:
 		r.drop(Malformed)
@@ -161,6 +169,9 @@ func (r *Receiver) Close() {
 
 // close ends a slot. Its memory for runs and head is kept for the next object.
 func (s *slot) close() {
+	if s.memory != nil {
+		s.memory.give(s.room)
+	}
 	if s.buf != nil {
 		s.buf.Release()
 	}
