@@ -20,8 +20,19 @@ import (
 	"github.com/l2bridge/l2bridge/transport/wire"
 )
 
-// maxSessions bounds the sessions of one peer that are on their way up or down.
-const maxSessions = 8
+const (
+	// maxSessions bounds the sessions of one peer that are on their way up or
+	// down.
+	maxSessions = 8
+
+	// sessionsAtOnce is how many sessions a member may begin at once, and
+	// sessionsEach how many a second: each costs time, and lines in the log.
+	sessionsAtOnce, sessionsEach = 30, 2
+
+	// maxGreetingsEach is how many connections a member may have that have not said
+	// what for, of the maxGreetings that there may be.
+	maxGreetingsEach = 16
+)
 
 // serverTLS picks the side of TLS that goes with what a client wants to speak.
 func (m *Mesh) serverTLS() *tls.Config {
@@ -79,9 +90,10 @@ func (m *Mesh) accept(ctx context.Context, listener *quic.Listener) error {
 // greet answers the hello of an accepted connection and puts the lane where it
 // belongs.
 func (m *Mesh) greet(ctx context.Context, conn *quic.Conn) {
-	l, err := m.answer(ctx, conn)
+	l, err := m.answerInTurn(ctx, conn)
 	switch {
 	case err != nil:
+		m.blame(conn, err)
 	case l.hello.Lane == 0:
 		s := newSession(ctx, m, l, false)
 		if err = m.admit(s); err != nil {
@@ -99,6 +111,20 @@ func (m *Mesh) greet(ctx context.Context, conn *quic.Conn) {
 		closeFor(conn, err)
 		m.cfg.Log.Debug("greeting ended", "addr", conn.RemoteAddr(), "error", err)
 	}
+}
+
+// answerInTurn is answer for a member that does not have too many connections there
+// already.
+func (m *Mesh) answerInTurn(ctx context.Context, conn *quic.Conn) (*lane, error) {
+	_, id, err := identity.Peer(conn.ConnectionState().TLS)
+	if err != nil {
+		return nil, err
+	}
+	if !m.greetings.take(id, maxGreetingsEach) {
+		return nil, errBusy
+	}
+	defer m.greetings.give(id)
+	return m.answer(ctx, conn)
 }
 
 // twin tells that the machine at the other end of a lane has another one's key.
@@ -127,6 +153,13 @@ func (m *Mesh) admit(s *session) error {
 		return fmt.Errorf("%w: more than %d sessions at once", wire.ErrProtocol, maxSessions)
 	}
 	if p := m.peers[s.id]; p != nil {
+		now := time.Now()
+		if err := p.barError(now); err != nil {
+			return err
+		}
+		if !p.begins.try(now, 1) {
+			return errBusy
+		}
 		if p.boots.refuses(s.control.hello.Boot, p.answers()) {
 			return errTwin
 		}

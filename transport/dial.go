@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,6 +44,7 @@ func (m *Mesh) dialLane(ctx context.Context, tr *quic.Transport, addr netip.Addr
 	}
 	l, err := m.greetPeer(ctx, conn, session, number)
 	if err != nil {
+		m.blame(conn, err)
 		closeFor(conn, err)
 		return nil, explain(addr, err)
 	}
@@ -89,6 +91,8 @@ func explain(addr netip.AddrPort, err error) error {
 		return fmt.Errorf("%s has been restarted", addr)
 	case errors.As(err, &closed) && closed.Remote && closed.ErrorCode == wire.CloseTwice:
 		return fmt.Errorf("%s: %w", addr, errTwice)
+	case errors.As(err, &closed) && closed.Remote && closed.ErrorCode == wire.CloseCutOff:
+		return fmt.Errorf("%s has closed the connection: %w%s", addr, errCutOff, strings.TrimPrefix(closed.ErrorMessage, errCutOff.Error()))
 	case errors.As(err, &closed) && closed.Remote && closed.ErrorCode == wire.CloseReplaced:
 		return errReplaced
 	case isPutOut(err):

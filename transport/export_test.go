@@ -2,6 +2,11 @@
 
 package transport
 
+import "github.com/l2bridge/l2bridge/transport/wire"
+
+// CountDropped counts records as if they had come from the peer and been dropped.
+func (p *Peer) CountDropped(why wire.Reason, n uint64) { p.drops[why].Add(n) }
+
 // Waiting returns how many are at the door: with a handshake that is under way, and
 // behind it without having said what for.
 func (m *Mesh) Waiting() (halfOpen, inRooms int) {

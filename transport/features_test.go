@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/l2bridge/l2bridge/internal/frame"
 	"github.com/l2bridge/l2bridge/transport"
 	"github.com/l2bridge/l2bridge/transport/wire"
 )
@@ -40,4 +41,42 @@ func TestFeaturesOfPeers(t *testing.T) {
 			return len(all) == 1 && all[0].State == "down" && all[0].Takes == 0
 		})
 	})
+}
+
+// A superframe that cannot be cut for a peer that takes none, or whose segments are
+// too long for the peer's LAN, is dropped by itself: what is sent with it arrives.
+func TestUnfitSuperframe(t *testing.T) {
+	ms := members(t, "home", "office")
+	for _, takes := range []wire.Features{0, wire.FeatureCsum | wire.FeatureTSO | wire.FeatureUSO} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			home := w.run(t, ms[0], homeAddr, nil)
+			office := w.run(t, ms[1], officeAddr, []string{homePort}, func(c *transport.Config) { c.Features = takes })
+			until(t, "up", 5*time.Second, connected(home, office))
+			var batch []*frame.Buf
+			for i := range 5 {
+				b := numbered(i, 100)
+				if i%2 == 1 {
+					b.Release()
+					b = superframe(i, 8)
+					h := b.Header()
+					h.GSOSize = 15000 // of a LAN whose frames are longer than any that we know
+					b.SetHeader(h)
+				}
+				batch = append(batch, b)
+			}
+			home.peer("office").Send(batch)
+			for _, b := range batch {
+				b.Release()
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if got := office.received(); len(got) != 3 {
+				t.Errorf("%d frames of 3 came", len(got))
+			}
+			if n := dropped(home, "bad_offload") + dropped(office, "mtu_peer"); n != 2 {
+				t.Errorf("%d superframes were counted, want 2", n)
+			}
+		})
+	}
 }

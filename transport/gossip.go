@@ -4,13 +4,16 @@ package transport
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,13 +49,19 @@ const (
 	// newsPause is how often at most what is new of a member is passed on.
 	newsPause = time.Second
 
-	// A peer may send freeNews announcements at once, and then one each newsEvery:
-	// more of its control stream is not read, since to judge one costs time.
-	freeNews  = 2 * MaxPeers
-	newsEvery = 50 * time.Millisecond
+	// A peer may say so much at once, of an announcement as many as there can be
+	// twice over, and then so many messages a second, in all its sessions. An
+	// announcement counts for ten, since to judge one costs time.
+	messagesAtOnce = 2 * MaxPeers * memberCost
+	messagesEach   = 200
+	memberCost     = 10
 
 	// maxBad is how many announcements that are not good a peer may send.
 	maxBad = 64
+
+	// mailedAtOnce is how many announcements are taken at once to be sent: a peer
+	// that does not read costs the memory of these.
+	mailedAtOnce = 16
 
 	// maxSeen bounds the addresses of ours that we know from peers only.
 	maxSeen = 4
@@ -156,16 +165,18 @@ func (m *Mesh) restate(at time.Time) (again time.Duration) {
 }
 
 // withSeenLocked returns our addresses, and those that peers see us at: a NAT
-// gives us those.
+// gives us those. Of more than are announced those count that most peers name, so
+// that one who lies does not displace what others see.
 func (m *Mesh) withSeenLocked(addrs []string) (all []string) {
-	var seen []string
+	votes := make(map[string]int)
 	for _, p := range m.peers {
-		if p.sees.IsValid() {
-			seen = append(seen, p.sees.String())
+		if p.sees.IsValid() && !slices.Contains(addrs, p.sees.String()) {
+			votes[p.sees.String()]++
 		}
 	}
-	slices.Sort(seen)
-	seen = slices.DeleteFunc(slices.Compact(seen), func(a string) bool { return slices.Contains(addrs, a) })
+	seen := slices.SortedFunc(maps.Keys(votes), func(a, b string) int {
+		return cmp.Or(cmp.Compare(votes[b], votes[a]), strings.Compare(a, b))
+	})
 	seen = seen[:min(len(seen), maxSeen)]
 	for _, a := range addrs {
 		if wire.ValidAddress(a) && len(all) < wire.MaxAddresses-len(seen) {
@@ -238,9 +249,6 @@ func (s *session) has(list wire.Have) {
 // hears takes an announcement from a peer. One that is not good has no effect, but
 // judging costs time.
 func (s *session) hears(body []byte) error {
-	if s.news++; s.news > freeNews {
-		sleep(s.ctx, newsEvery)
-	}
 	err := s.mesh.learn(body, s)
 	if err == nil || errors.Is(err, wire.ErrProtocol) {
 		return err
@@ -542,8 +550,17 @@ func (s *session) openMail(now time.Time, linksAt *time.Time) (messages [][]byte
 	m := s.mesh
 	o.mu.Lock()
 	list, have, seen, links := o.list, o.have, o.seen, o.links
-	members, punches := o.members, o.punches
-	o.list, o.have, o.seen, o.members, o.punches = false, false, false, nil, nil
+	punches := o.punches
+	o.list, o.have, o.seen, o.punches = false, false, false, nil
+	var members []identity.ID
+	for id := range o.members {
+		if len(members) == mailedAtOnce {
+			poke(o.ready) // the rest when these have gone
+			break
+		}
+		members = append(members, id)
+		delete(o.members, id)
+	}
 	if links {
 		if again = linksPause - now.Sub(*linksAt); again > 0 {
 			links = false
@@ -570,7 +587,7 @@ func (s *session) openMail(now time.Time, linksAt *time.Time) (messages [][]byte
 	for _, u := range punches {
 		messages = append(messages, u.Append(nil))
 	}
-	for id := range members {
+	for _, id := range members {
 		if message := m.announcedLocked(id).message(); message != nil {
 			messages = append(messages, message)
 		}

@@ -173,7 +173,8 @@ func (p *Peer) needs(now time.Time) (need bool, again time.Duration) {
 		until, _ := p.claim.Deadline()
 		again = until.Sub(now)
 	}
-	return true, max(p.backOff.Sub(now), again, 0)
+	barred := time.Unix(0, p.barred.Load())
+	return true, max(p.backOff.Sub(now), again, barred.Sub(now), 0)
 }
 
 // narrows notes that the path carries less than it did. The next session begins
@@ -373,9 +374,15 @@ func (p *Peer) report(err error) {
 	if isPutOut(err) || errors.Is(err, errRefused) {
 		p.backOff = time.Now().Add(revokedPause)
 	}
+	if errors.Is(err, errCutOff) {
+		p.backOff = time.Now().Add(firstBar)
+	}
 	text, news := note(&p.trouble, err)
 	if news && !p.isGivenLocked() && !errors.Is(err, errTwice) && !isPutOut(err) {
 		news = false // nobody asked for it by name
+	}
+	if errors.Is(err, errCutOff) {
+		news = false // there was a line when it began
 	}
 	m.mu.Unlock()
 	if news {
@@ -428,6 +435,9 @@ func (m *Mesh) claim(control *lane, began time.Time, upward bool) (p *Peer, uncl
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.greetedLocked(control)
+	if err := p.barError(time.Now()); err != nil {
+		return nil, nil, err
+	}
 	s := p.session.Load()
 	switch {
 	case m.leaving, p.hasLeftLocked():

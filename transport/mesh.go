@@ -126,6 +126,7 @@ type Mesh struct {
 	outer             outer
 	refused, unserved notices
 	floods            notices
+	greetings         shares
 	stirred           chan struct{} // something has changed that tend is to look at
 	learned           chan struct{} // there is something to store
 	shorts            atomic.Pointer[map[wire.ShortID]*Peer]
@@ -301,6 +302,7 @@ func (m *Mesh) live(ctx context.Context) error {
 	g.Go(func() error { m.watchOuter(ctx); return nil })
 	m.stir()
 	g.Go(func() error { m.tend(ctx); return nil })
+	g.Go(func() error { m.inspect(ctx); return nil })
 	if m.cfg.Learned != nil {
 		g.Go(func() error { m.keepStored(ctx); return nil })
 	}

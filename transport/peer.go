@@ -32,6 +32,8 @@ type Peer struct {
 	toIt    wire.Relayed       // on frames for it that go by way of another
 
 	keeper
+	conduct
+	says, begins pace // its control messages, and its sessions
 
 	takes atomic.Uint32                             // wire.Features that it announces
 	links atomic.Pointer[map[wire.ShortID]struct{}] // members that it says it has sessions with
@@ -53,6 +55,7 @@ type Peer struct {
 	mu   sync.RWMutex // read-held during a delivery
 	sink func([]*frame.Buf)
 
+	memory                               wire.Memory // of what is being put together
 	drops                                wire.Drops
 	tooLarge, unheard, unsent            atomic.Uint64
 	rxFrames, txFrames, rxBytes, txBytes atomic.Uint64
@@ -66,6 +69,10 @@ type loss struct {
 	why error
 }
 
+// maxMemory is what the lanes of a peer may keep of frames that have not come whole:
+// a hundred superframes, of which a lane has a few under way.
+const maxMemory = 8 << 20
+
 // superframes is what a peer must take for every frame to be sent as it is.
 const superframes = wire.FeatureCsum | wire.FeatureTSO | wire.FeatureUSO
 
@@ -74,6 +81,9 @@ func newPeer(m *Mesh, id identity.ID, rate uint64) *Peer {
 	p.poke = make(chan struct{}, 1)
 	p.claim, p.unclaim = context.WithCancel(context.Background())
 	p.unclaim() // there is none
+	p.memory.Most = maxMemory
+	p.says = pace{burst: messagesAtOnce, rate: messagesEach}
+	p.begins = pace{burst: sessionsAtOnce, rate: sessionsEach}
 	p.toIt = wire.Relayed{Destination: short(id), Source: short(m.cfg.Member.ID)}
 	p.queue.SetRate(rate)
 	p.probe = probe.New(p.queue)
@@ -114,10 +124,13 @@ func (p *Peer) Send(frames []*frame.Buf) {
 // LAN.
 func (p *Peer) push(frames []*frame.Buf, to *wire.Relayed, takes wire.Features) {
 	put := func(frames []*frame.Buf) {
-		if to == nil {
+		switch {
+		case to == nil:
 			p.queue.Push(frames)
-		} else {
+		case to.Source == p.toIt.Source: // that is us
 			p.queue.PushRelayed(frames, to)
+		default:
+			p.queue.PushForeign(frames, to)
 		}
 	}
 	if takes&superframes == superframes {

@@ -3,6 +3,8 @@
 package transport
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/l2bridge/l2bridge/internal/frame"
@@ -44,9 +46,10 @@ func (p *Peer) reachable() bool { return p.session.Load() != nil || p.relay.Load
 func (m *Mesh) reroute() {
 	var events []Event
 	m.mu.Lock()
+	relays := m.relaysLocked()
 	for _, p := range m.peers {
 		old := p.relay.Load()
-		relay := m.relayLocked(p, old)
+		relay := p.relayOfLocked(relays, old)
 		if relay == old {
 			continue
 		}
@@ -73,27 +76,32 @@ func (m *Mesh) reroute() {
 	}
 }
 
-// relayLocked returns by way of whom to reach a member, nil for directly or not
-// at all. It is the one that is nearest to us, but no change without need.
-func (m *Mesh) relayLocked(p, old *Peer) (best *Peer) {
-	const needs = wire.FeatureVia
-	if p.answers() || p.hasLeftLocked() || wire.Features(p.takes.Load())&needs == 0 {
-		return nil
-	}
-	id := short(p.id)
-	able := func(r *Peer) bool {
-		s := r.answering()
-		return r != p && s != nil && s.control.hello.Features&wire.FeatureRelay != 0 && r.linksTo(id)
-	}
-	if old != nil && able(old) {
-		return old
-	}
+// relaysLocked returns the peers that relay, the nearest to us first.
+func (m *Mesh) relaysLocked() (relays []*Peer) {
 	for _, r := range m.peers {
-		if able(r) && (best == nil || r.roundTrip() < best.roundTrip()) {
-			best = r
+		if s := r.answering(); s != nil && s.control.hello.Features&wire.FeatureRelay != 0 {
+			relays = append(relays, r)
 		}
 	}
-	return best
+	slices.SortFunc(relays, func(a, b *Peer) int { return cmp.Compare(a.roundTrip(), b.roundTrip()) })
+	return relays
+}
+
+// relayOfLocked returns by way of whom to reach the member, nil for directly or not at
+// all. It is the one that is nearest to us, but no change without need.
+func (p *Peer) relayOfLocked(relays []*Peer, old *Peer) *Peer {
+	const needs = wire.FeatureVia
+	if p.answers() || p.hasLeftLocked() || p.isBarred(time.Now()) || wire.Features(p.takes.Load())&needs == 0 {
+		return nil
+	}
+	able := func(r *Peer) bool { return r != p && r.linksTo(short(p.id)) }
+	if old != nil && slices.Contains(relays, old) && able(old) {
+		return old
+	}
+	if i := slices.IndexFunc(relays, able); i >= 0 {
+		return relays[i]
+	}
+	return nil
 }
 
 // relaying takes the relayed frames that a lane brings, and gathers those of a
@@ -141,7 +149,7 @@ func (r *relaying) pass() bool {
 	s, m := r.s, r.s.mesh
 	if r.to.Destination == short(m.cfg.Member.ID) {
 		from := m.byShort(r.to.Source)
-		if from == nil || from == s.peer || from.settled() || !s.peer.linksTo(r.to.Source) {
+		if from == nil || from == s.peer || from.settled() || from.isBarred(time.Now()) || !s.peer.linksTo(r.to.Source) {
 			return false
 		}
 		from.deliver(r.frames)

@@ -77,7 +77,7 @@ type session struct {
 
 	// The control lane's reader's own.
 	heardHave bool
-	news, bad int                        // announcements, and those that were not good
+	bad       int                        // announcements that were not good
 	punches   map[wire.ShortID]time.Time // when the peer last had us ask whom
 	parts     wire.RevokedParts
 
@@ -205,14 +205,14 @@ func (s *session) carry(ctx context.Context, data *lane) error {
 		next := func() ([]byte, error) { return s.control.conn.ReceiveDatagram(s.ctx) }
 		astray := func(n int) { p.drops[wire.Malformed].Add(uint64(n)) }
 		in := wire.Receiver{
-			MTU: s.mtu, Drops: &p.drops, Salvage: true,
+			MTU: s.mtu, Drops: &p.drops, Memory: &p.memory, Salvage: true,
 			Test:    func([]byte) bool { astray(1); return true },
 			Relayed: func(wire.Relayed, *frame.Buf) { astray(1) },
 		}
 		return s.control.receive(next, in, s.acks, func(frames []*frame.Buf) { astray(len(frames)) }, func() {})
 	})
 	run(func() error { return s.watch() })
-	run(func() error { return readControl(s.control, s) })
+	run(func() error { return s.readControl(s.control, true) })
 
 	select {
 	case <-s.ctx.Done():
@@ -253,7 +253,7 @@ func (s *session) runLane(l *lane) error {
 	p := s.peer
 	relay := &relaying{s: s, l: l}
 	in := wire.Receiver{
-		MTU: s.mtu, Drops: &p.drops, Salvage: true,
+		MTU: s.mtu, Drops: &p.drops, Memory: &p.memory, Salvage: true,
 		Test: func(f []byte) bool { return p.probe.Take(f, s.mtu) },
 		Self: short(s.mesh.cfg.Member.ID), Relayed: relay.add,
 	}
@@ -261,7 +261,7 @@ func (s *session) runLane(l *lane) error {
 	run(func() error { return l.send(ctx, out, &p.tooLarge) })
 	run(func() error { return l.beat(ctx) })
 	run(func() error { return l.watchPath(ctx, &s.suspect) })
-	run(func() error { return readControl(l, nil) })
+	run(func() error { return s.readControl(l, false) })
 	select {
 	case <-ctx.Done():
 	case <-l.conn.Context().Done():
@@ -322,9 +322,17 @@ func (s *session) close() {
 }
 
 // readControl reads the peer's control messages on a lane until its stream ends.
-// What it says after its hello it says on the control lane, whose session is s;
-// on another lane s is nil.
-func readControl(l *lane, s *session) error {
+// What it says after its hello it says on the control lane. More than it may say
+// waits in the stream, and so with the peer.
+func (s *session) readControl(l *lane, control bool) error {
+	err := s.hearAll(l, control)
+	if errors.Is(err, wire.ErrProtocol) {
+		s.mesh.warn(s.peer, err.Error())
+	}
+	return err
+}
+
+func (s *session) hearAll(l *lane, control bool) error {
 	buf := make([]byte, 256)
 	for {
 		typ, body, err := l.read(buf)
@@ -333,9 +341,16 @@ func readControl(l *lane, s *session) error {
 			return nil // it has nothing more to say
 		case err != nil:
 			return err
+		}
+		cost := 1.0
+		if control && typ == wire.TypeMember {
+			cost = memberCost
+		}
+		sleep(s.ctx, s.peer.says.take(time.Now(), cost))
+		switch {
 		case typ == wire.TypeHello:
 			return fmt.Errorf("%w: second hello on a lane", wire.ErrProtocol)
-		case s == nil:
+		case !control:
 		default:
 			if err := s.take(typ, body); err != nil {
 				return err
@@ -470,6 +485,9 @@ func (m *Mesh) adopt(s *session) (p *Peer, before *session, err error) {
 	if s.control.conn.Context().Err() != nil || s.data.conn.Context().Err() != nil {
 		return nil, nil, errReplaced // the other side has decided already
 	}
+	if err := p.barError(time.Now()); err != nil {
+		return nil, nil, err
+	}
 	if s.control.told != m.lan {
 		return nil, nil, errReplaced // by the one that is dialled next: our LAN has changed meanwhile
 	}
@@ -558,12 +576,17 @@ func (m *Mesh) leave(p *Peer, s *session) {
 	m.mu.Unlock()
 	p.wake()
 	m.stir()
+	if why, ok := isCutOff(context.Cause(s.ctx)); ok {
+		m.refused.warn(m.cfg.Log, "cut off by peer", errors.New(why), "peer", p)
+	}
 }
 
 // closeFor closes a connection with the code that fits the reason. What the
 // peer is told of it are our own words about its own doing.
 func closeFor(conn *quic.Conn, why error) {
 	switch {
+	case errors.Is(why, errCutOff):
+		conn.CloseWithError(wire.CloseCutOff, identity.Clean(why.Error()))
 	case errors.Is(why, wire.ErrProtocol):
 		conn.CloseWithError(wire.CloseProtocol, identity.Clean(why.Error()))
 	case errors.Is(why, errReplaced):
@@ -572,6 +595,8 @@ func closeFor(conn *quic.Conn, why error) {
 		conn.CloseWithError(wire.CloseTwice, errTwice.Error())
 	case errors.Is(why, errRevoked), errors.Is(why, errLeft):
 		conn.CloseWithError(wire.CloseRevoked, errPutOut.Error())
+	case errors.Is(why, errBusy):
+		conn.CloseWithError(wire.CloseGoodbye, errBusy.Error())
 	default:
 		conn.CloseWithError(wire.CloseGoodbye, "goodbye")
 	}

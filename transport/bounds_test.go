@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/l2bridge/l2bridge/transport"
+	"github.com/l2bridge/l2bridge/transport/wire"
+)
+
+// A member says so much at once, and then waits; a new session does not begin anew.
+func TestMessagesArePaced(t *testing.T) {
+	besieged(t, func(s *siege) {
+		const window = 64 << 10
+		old := announces(s.t, s.cabin, s.cabin, 1, victimAddr+":4433")
+		var said atomic.Int64
+		flood := func(stream *quic.Stream) {
+			for range 10_000 {
+				if _, err := stream.Write(old); err != nil {
+					return
+				}
+				said.Add(1)
+			}
+		}
+		go flood(s.stream)
+		time.Sleep(20 * time.Second)
+		most := int64(2*transport.MaxPeers + 20*20 + window/len(old) + 10)
+		if n := said.Load(); n < 2000 || n > most {
+			s.t.Errorf("%d announcements were read in 20 s, want at most %d", n, most)
+		}
+		// What waits in its own stream delays nobody else.
+		exchange(s.t, s.home, s.office, 10)
+		s.control.CloseWithError(0, "")
+		time.Sleep(time.Second)
+		said.Store(0)
+		e := s.world.evil(s.t, s.evil, "192.0.2.67")
+		control, _, stream := e.session(2)
+		go answerPings(control)
+		go flood(stream)
+		time.Sleep(10 * time.Second)
+		if n := said.Load(); n > int64(10*20+2*window/len(old)+200) {
+			s.t.Errorf("%d announcements were read in 10 s of another session", n)
+		}
+		e.tr.Close()
+	})
+}
+
+// A member that does not read is not told of each change, but of the last one, when
+// it reads again; others do not wait for it.
+func TestUnread(t *testing.T) {
+	ms := members(t, "home", "office", "cabin", "evil")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		addrs := atomic.Int64{}
+		home := w.run(t, ms[0], homeAddr, nil, func(c *transport.Config) {
+			c.Through = func(a netip.Addr) bool { return a.String() == evilAddr }
+			c.Addresses = func() (all []string) {
+				for i := range 12 { // long ones
+					all = append(all, fmt.Sprintf("%s.example:%d", strings.Repeat("x", 200), 1000+100*i+int(addrs.Load())%100))
+				}
+				return all
+			}
+		})
+		office := w.run(t, ms[1], officeAddr, []string{homePort}, known(officeAddr))
+		cabin := w.run(t, ms[2], "192.0.2.3", []string{homePort}, known("192.0.2.3"))
+		until(t, "up", 5*time.Second, all("up", home, office, cabin))
+		e := w.evil(t, ms[3], evilAddr)
+		narrow := func(c *quic.Config) {
+			c.InitialStreamReceiveWindow, c.MaxStreamReceiveWindow = 2<<10, 2<<10
+		}
+		control, data := e.dial(narrow), e.dial()
+		go answerPings(control)
+		stream := e.say(control, e.hello(1, 0).Append(nil))
+		if _, _, err := wire.ReadMessage(stream, nil); err != nil {
+			t.Fatal(err)
+		}
+		e.say(data, e.hello(1, 1).Append(nil))
+		until(t, "up", time.Second, func() bool { return home.peer("evil") != nil })
+		time.Sleep(3 * time.Second)
+		before := measure()
+		const changes = 200
+		for i := range changes {
+			addrs.Add(1)
+			home.Readdress()
+			if i%5 == 0 {
+				office.SetLAN(1400+i%2, 0) // its session is made anew: LINKS change
+			}
+			time.Sleep(1100 * time.Millisecond)
+		}
+		until(t, "up", 5*time.Second, all("up", home, office, cabin))
+		if code(control, time.Millisecond) != -1 {
+			t.Fatal("who does not read is not kept")
+		}
+		if now := measure(); now.goroutines > before.goroutines+10 || now.heap > before.heap+8<<20 {
+			t.Errorf("%+v, %+v before", now, before)
+		}
+		read := make(chan int)
+		go func() {
+			n := 0
+			stream.SetReadDeadline(time.Now().Add(5 * time.Second))
+			for {
+				if _, _, err := wire.ReadMessage(stream, nil); err != nil {
+					read <- n
+					return
+				}
+				n++
+			}
+		}()
+		if n := <-read; n == 0 || n > 40 {
+			t.Errorf("%d messages waited after %d changes", n, changes)
+		}
+		exchange(t, home, cabin, 10)
+		e.tr.Close()
+	})
+}
+
+// What is learned is stored seldom, whatever a member announces.
+func TestStoredSeldom(t *testing.T) {
+	ms := members(t, "home", "office", "evil")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		var stored atomic.Int64
+		home := w.run(t, ms[0], homeAddr, nil, func(c *transport.Config) {
+			c.Through = func(a netip.Addr) bool { return a.String() == evilAddr }
+			c.Learned = func([][]byte) { stored.Add(1) }
+		})
+		office := w.run(t, ms[1], officeAddr, []string{homePort}, known(officeAddr))
+		until(t, "up", 5*time.Second, connected(home, office))
+		e := w.evil(t, ms[2], evilAddr)
+		control, _, stream := e.session(1)
+		go answerPings(control)
+		time.Sleep(2 * time.Minute)
+		stored.Store(0)
+		const minutes = 10
+		for i := range minutes * 60 * 2 {
+			stream.Write(announces(t, ms[2], ms[2], uint64(1000+i), fmt.Sprintf("%s:%d", victimAddr, 1+i)))
+			time.Sleep(500 * time.Millisecond)
+		}
+		if n := stored.Load(); n < minutes-2 || n > minutes+1 {
+			t.Errorf("stored %d times in %d minutes, want once a minute", n, minutes)
+		}
+		e.tr.Close()
+	})
+}
+
+// Four addresses at most are announced that only others say are ours, those that
+// most say: a few liars do not displace what is true.
+func TestSeenByMost(t *testing.T) {
+	ms := members(t, "home", "a", "b", "evil-1", "evil-2", "evil-3", "evil-4", "evil-5")
+	synctest.Test(t, func(t *testing.T) {
+		const outer = "203.0.113.200" // behind all that the liars say, in order
+		w := newWorld()
+		w.behind(homeAddr, outer, false)
+		home := w.run(t, ms[0], homeAddr, []string{"192.0.2.11:4433", "192.0.2.12:4433"}, known(homeAddr))
+		a := w.run(t, ms[1], "192.0.2.11", nil, known("192.0.2.11"))
+		b := w.run(t, ms[2], "192.0.2.12", nil, known("192.0.2.12"))
+		until(t, "up", 10*time.Second, all("up", home, a, b))
+		var last *quic.Stream
+		for i, m := range ms[3:] {
+			e := w.evil(t, m, fmt.Sprintf("192.0.2.%d", 70+i))
+			defer e.tr.Close()
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			// Home is dialled at the address that its NAT keeps for who it dials.
+			var conns [2]*quic.Conn
+			for lane := range conns {
+				conn, err := e.dialAt(ctx, w)
+				if err != nil {
+					t.Fatal(err)
+				}
+				stream := e.say(conn, e.hello(byte(1+i), byte(lane)).Append(nil))
+				if _, _, err := wire.ReadMessage(stream, nil); err != nil {
+					t.Fatal(err)
+				}
+				if conns[lane] = conn; lane == 0 {
+					go answerPings(conn)
+					stream.Write(wire.Seen{Addr: netip.MustParseAddrPort(fmt.Sprintf("203.0.113.1:%d", 1000+i))}.Append(nil))
+					last = stream
+				}
+			}
+		}
+		time.Sleep(5 * time.Second)
+		var addresses []string
+		last.SetReadDeadline(time.Now().Add(10 * time.Second))
+		for {
+			typ, body, err := wire.ReadMessage(last, nil)
+			if err != nil {
+				break
+			}
+			if typ == wire.TypeMember {
+				if m, _, _, err := wire.ParseMember(body); err == nil && string(m.Cert) == string(ms[0].Leaf.Certificate[0]) {
+					addresses = m.Addresses
+				}
+			}
+		}
+		said := strings.Join(addresses, " ")
+		if strings.Count(said, "203.0.113.") != 4 || !strings.Contains(said, outer+":4433") {
+			t.Errorf("home announces %s, want its own address, %s and three lies", said, outer)
+		}
+	})
+}
+
+// dialAt dials home through its NAT, which lets in what answers.
+func (e *evil) dialAt(ctx context.Context, w *world) (*quic.Conn, error) {
+	w.set(func() {
+		for inner, n := range w.nats {
+			n.leaves(netip.AddrPortFrom(inner, 4433), addrPort(e.tr.Conn.LocalAddr()))
+		}
+	})
+	return e.tr.Dial(ctx, net.UDPAddrFromAddrPort(netip.MustParseAddrPort("203.0.113.200:4433")), e.member.TLSConfig(wire.ALPN),
+		&quic.Config{EnableDatagrams: true, InitialPacketSize: 1200, MaxIdleTimeout: time.Minute})
+}
+
+// However many members are away, at however many addresses, so many are tried at
+// once.
+func TestTriesAreBounded(t *testing.T) {
+	const gone = 12
+	names := []string{"home", "evil"}
+	for i := range gone {
+		names = append(names, fmt.Sprintf("gone-%d", i))
+	}
+	ms := members(t, names...)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		var mu sync.Mutex
+		dialled := make(map[netip.Addr]bool)
+		w.cut = func(_, to netip.Addr) bool {
+			dark := to.As4()[0] == 203
+			if dark {
+				mu.Lock()
+				dialled[to] = true
+				mu.Unlock()
+			}
+			return dark
+		}
+		home := w.run(t, ms[0], homeAddr, nil, func(c *transport.Config) {
+			c.Through = func(a netip.Addr) bool { return a.String() == evilAddr }
+			// A name stands for ten addresses, of which as many as ever are tried.
+			c.Resolve = func(_ context.Context, host string) (all []netip.Addr, err error) {
+				var member, name int
+				fmt.Sscanf(host, "m%d-%d.example", &member, &name)
+				for i := range 10 {
+					all = append(all, netip.AddrFrom4([4]byte{203, byte(member), byte(name), byte(i)}))
+				}
+				return all, nil
+			}
+		})
+		e := w.evil(t, ms[1], evilAddr)
+		control, _, stream := e.session(1)
+		go answerPings(control)
+		for i, m := range ms[2:] {
+			var addrs []string
+			for j := range wire.MaxAddresses {
+				addrs = append(addrs, fmt.Sprintf("m%d-%d.example:4433", i, j))
+			}
+			stream.Write(announces(t, m, m, 1, addrs...))
+		}
+		tries, perMember := 0, 0
+		for range 12 {
+			time.Sleep(250 * time.Millisecond)
+			synctest.Wait()
+			tries = max(tries, running("(*Peer).try("))
+		}
+		mu.Lock()
+		per := make(map[byte]int)
+		for a := range dialled {
+			per[a.As4()[1]]++
+			perMember = max(perMember, per[a.As4()[1]])
+		}
+		mu.Unlock()
+		if tries != 64 || len(per) != gone || perMember > 16 {
+			t.Errorf("%d tries at once, want 64; %d of %d members were tried, at %d addresses each, want at most 16", tries, len(per), gone, perMember)
+		}
+		if len(home.Peers()) != gone+1 {
+			t.Errorf("%d peers", len(home.Peers()))
+		}
+		e.tr.Close()
+	})
+}
+
+// running returns how many goroutines of this bubble are in a function.
+func running(name string) (n int) {
+	for _, stack := range bubbled() {
+		if strings.Contains(stack, name) {
+			n++
+		}
+	}
+	return n
+}
