@@ -129,11 +129,12 @@ type Repairer struct {
 	// Repaired counts datagrams that were made good.
 	Repaired uint64
 
-	seen time.Time // when the last PARITY came; zero for never
-	next uint16    // the first that was neither passed on nor given up
-	high uint16    // behind the last that came
-	gap  time.Time // since when next is missing, and others wait; zero when not
-	ring [repairWindow]held
+	begun bool      // a datagram has come
+	seen  time.Time // when the last PARITY came; zero for never, or long ago
+	next  uint16    // the first that was neither passed on nor given up
+	high  uint16    // behind the last that came
+	gap   time.Time // since when next is missing, and others wait; zero when not
+	ring  [repairWindow]held
 }
 
 // held is a datagram that came, or did not.
@@ -148,17 +149,21 @@ type held struct {
 // borrowed.
 func (r *Repairer) Datagram(d []byte, now time.Time, pass func(d []byte)) {
 	p, isParity := parseParity(d)
-	if isParity {
-		if r.seen.IsZero() {
-			r.start(binary.BigEndian.Uint16(d))
-		}
-		r.seen = now
-	}
-	if r.seen.IsZero() || len(d) < seqLen {
+	if len(d) < seqLen {
 		pass(d)
 		return
 	}
 	seq := binary.BigEndian.Uint16(d)
+	if r.seen.IsZero() {
+		r.follow(seq)
+		if !isParity {
+			pass(d)
+			return
+		}
+	}
+	if isParity {
+		r.seen = now
+	}
 	switch ahead := int16(seq - r.next); {
 	case ahead < 0:
 		// It was given up, or is here by repair already.
@@ -197,9 +202,14 @@ func (r *Repairer) Datagram(d []byte, now time.Time, pass func(d []byte)) {
 	}
 }
 
-// start begins to keep datagrams, from the one with that sequence on.
-func (r *Repairer) start(seq uint16) {
-	*r = Repairer{Repaired: r.Repaired, next: seq, high: seq}
+// follow notes that a datagram has come, while none are kept. The first that is to
+// be is one behind all that came: what has been passed on already must not be made
+// good when a PARITY covers it, which that datagram has overtaken.
+func (r *Repairer) follow(seq uint16) {
+	const jump = 1 << 14 // no straggler comes so late: a great many were lost
+	if ahead := int16(seq + 1 - r.high); !r.begun || ahead > 0 || ahead < -jump {
+		r.begun, r.next, r.high = true, seq+1, seq+1
+	}
 }
 
 // slot returns the place of a datagram in the window, emptied if another had it.
@@ -292,7 +302,7 @@ func (r *Repairer) flush(pass func([]byte)) {
 	for r.next != r.high {
 		r.step(pass)
 	}
-	*r = Repairer{Repaired: r.Repaired}
+	*r = Repairer{Repaired: r.Repaired, begun: true, next: r.next, high: r.high}
 }
 
 // Waits reports whether datagrams wait for one that is missing; Idle is to be
