@@ -15,3 +15,6 @@ func (m *Mesh) Waiting() (halfOpen, inRooms int) {
 	}
 	return m.door.halfOpen.count(), inRooms
 }
+
+// MaxUnproven bounds the handshakes from addresses that are not proven.
+const MaxUnproven = maxUnproven
