@@ -90,7 +90,7 @@ func TestFlood(t *testing.T) {
 	tcp := func(seconds int) float64 {
 		return float64(iperf(t, a, b.Addr4, fmt.Sprintf("--time=%d", seconds), "--congestion=cubic").Bytes) * 8e-6 / float64(seconds)
 	}
-	var before, during float64
+	var before, during, after float64
 	if *attackFull {
 		before = tcp(10)
 	}
@@ -107,7 +107,7 @@ func TestFlood(t *testing.T) {
 	})
 	var echoes string
 	pinging.Go(func() {
-		echoes, _ = a.RunFor(lasts+recvWait, "ping", "-n", "-q", "-i0.01", fmt.Sprintf("-c%d", lasts/(10*time.Millisecond)*9/10), b.Addr4)
+		echoes, _ = a.RunFor(lasts+recvWait, "ping", "-n", "-q", "-i0.01", fmt.Sprintf("-w%d", int(lasts.Seconds())), b.Addr4)
 	})
 	if *attackFull {
 		time.Sleep(10 * time.Second)
@@ -126,13 +126,16 @@ func TestFlood(t *testing.T) {
 	}
 	flooding.Wait()
 	pinging.Wait()
-	most := upA.RSS()
+	most, ended := upA.RSS(), time.Now()
+	if *attackFull {
+		after = tcp(10)
+	}
 	for _, line := range strings.Split(echoes, "\n") {
 		if strings.Contains(line, "loss") || strings.Contains(line, "rtt") {
 			t.Log(line)
 		}
 	}
-	t.Logf("TCP %.0f Mbit/s before, %.0f during; a new member was up after %v", before, during, joined.Round(time.Millisecond))
+	t.Logf("TCP %.0f Mbit/s before, %.0f during, %.0f after; a new member was up after %v", before, during, after, joined.Round(time.Millisecond))
 	for _, site := range []*lab.Site{s.A, s.B} {
 		peers, err := site.Peers()
 		if err != nil {
@@ -149,15 +152,17 @@ func TestFlood(t *testing.T) {
 	if !*attackFull {
 		return
 	}
-	var sent, received, percent float64
-	if _, err := fmt.Sscanf(echoes[strings.Index(echoes, "---\n")+4:], "%f packets transmitted, %f received, %f%% packet loss", &sent, &received, &percent); err != nil {
+	var sent, received float64
+	_, counts, _ := strings.Cut(echoes, "---\n")
+	if _, err := fmt.Sscanf(counts, "%f packets transmitted, %f received", &sent, &received); err != nil {
 		t.Fatalf("%v: %s", err, echoes)
 	}
 	if lost := 1 - received/sent; lost >= 0.01 {
 		t.Errorf("%.2f %% of pings lost, want less than 1", 100*lost)
 	}
-	if during < before/2 {
-		t.Errorf("TCP has %.0f of %.0f Mbit/s, want half at least", during, before)
+	// Speeds drift from one moment to the next, on a machine that is shared above all.
+	if during < (before+after)/4 {
+		t.Errorf("TCP has %.0f of %.0f Mbit/s, want half at least", during, (before+after)/2)
 	}
 	const room = 8 << 20
 	lab.Wait(t, time.Minute, "memory is back", func() error {
@@ -166,5 +171,5 @@ func TestFlood(t *testing.T) {
 		}
 		return nil
 	})
-	t.Logf("memory %d MiB before, %d at its end, %d after %v", rss>>20, most>>20, upA.RSS()>>20, time.Since(began.Add(lasts)).Round(time.Second))
+	t.Logf("memory %d MiB before, %d at its end, %d after %v", rss>>20, most>>20, upA.RSS()>>20, time.Since(ended).Round(time.Second))
 }
