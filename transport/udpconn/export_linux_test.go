@@ -44,6 +44,11 @@ const (
 	MaxRefusals  = maxRefusals
 )
 
+// Sources returns how many source addresses c has cached. Nobody reads from it.
+func Sources(c *Conn) int { return len(c.rx.addrs) }
+
+const MaxAddrs = maxAddrs
+
 // What belongs to no connection.
 type Answers struct{ answers }
 

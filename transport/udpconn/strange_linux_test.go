@@ -139,3 +139,35 @@ func TestUnproven(t *testing.T) {
 		t.Errorf("%d of 10 sent to a proven address", n)
 	}
 }
+
+// A flood from many addresses makes the cache of them begin anew, and what the gate
+// drops takes no place there.
+func TestSourcesAreBounded(t *testing.T) {
+	t.Parallel()
+	g := udpconn.NewGate(gateKey)
+	c, from := listen(t, "127.0.0.1:0"), listen(t, "0.0.0.0:0")
+	c.Guard(g)
+	ours, junk := shortHeader(issue(t, g), 50), shortHeader(make([]byte, 17), 50)
+	send := func(n int, packet []byte) {
+		t.Helper()
+		// struct in_pktinfo: interface, source, destination
+		source := control(unix.IPPROTO_IP, unix.IP_PKTINFO, []byte{0, 0, 0, 0, 127, 1, byte(n >> 8), byte(n), 0, 0, 0, 0})
+		if _, _, err := from.WriteMsgUDP(packet, source, target(c, "127.0.0.1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := 0
+	for n := range 2 * udpconn.MaxAddrs {
+		send(n, junk)
+		send(n, ours)
+		readPackets(t, c, 1)
+		now := udpconn.Sources(c)
+		if now > udpconn.MaxAddrs || now > last+1 {
+			t.Fatalf("%d addresses cached, %d before, %d at most", now, last, udpconn.MaxAddrs)
+		}
+		last = now
+	}
+	if n := c.Stats().RxStrange; n != 2*udpconn.MaxAddrs {
+		t.Errorf("%d dropped, want %d", n, 2*udpconn.MaxAddrs)
+	}
+}
