@@ -39,12 +39,16 @@ func (m *Mesh) serverTLS() *tls.Config {
 	lanes := m.cfg.Member.TLSConfig(wire.ALPN)
 	enrol := m.cfg.Member.EnrolTLSConfig()
 	both := lanes.Clone()
+	both.NextProtos = []string{wire.ALPN, identity.AskALPN}
 	if m.cfg.Member.Founder() {
-		both.NextProtos = []string{wire.ALPN, identity.JoinALPN}
+		both.NextProtos = append(both.NextProtos, identity.JoinALPN)
 	}
 	both.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if m.cfg.Member.Founder() && slices.Contains(hello.SupportedProtos, identity.JoinALPN) {
 			return enrol, nil
+		}
+		if slices.Contains(hello.SupportedProtos, identity.AskALPN) {
+			return m.askedTLS()
 		}
 		return lanes, nil
 	}
@@ -76,8 +80,11 @@ func (m *Mesh) accept(ctx context.Context, listener *quic.Listener) error {
 			continue
 		}
 		handle := m.greet
-		if conn.ConnectionState().TLS.NegotiatedProtocol == identity.JoinALPN {
+		switch conn.ConnectionState().TLS.NegotiatedProtocol {
+		case identity.JoinALPN:
 			handle = m.enrol
+		case identity.AskALPN:
+			handle = m.hear
 		}
 		m.group.Go(func() error {
 			defer done()

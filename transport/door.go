@@ -36,6 +36,11 @@ const (
 	maxGreetings, oneGreeting             = 64, 48
 	maxEnrolments, oneEnrolment           = 16, 4
 	enrolmentsPerSecond, enrolmentsAtOnce = 2, 16
+
+	// Who has no token asks, which is heard by a room of its own: whoever holds that
+	// keeps neither a member nor an enrolment out.
+	maxHearings, oneHearing           = 16, 4
+	hearingsPerSecond, hearingsAtOnce = 2, 8
 )
 
 // door bounds what those cost who have no session, each kind by itself: who floods
@@ -43,7 +48,8 @@ const (
 //
 //	Initial --Retry?--> handshake --.--> greeting of a member
 //	                    half open   |
-//	                                '--> enrolment
+//	                                :--> enrolment
+//	                                '--> request to join
 type door struct {
 	gate     *udpconn.Gate
 	halfOpen *limiter
@@ -63,6 +69,7 @@ func newDoor(gate *udpconn.Gate, flooded func(begun int), refused func(net.Addr,
 		rooms: map[string]*limiter{
 			wire.ALPN:         newLimiter(maxGreetings, oneGreeting, handshakesPerSecond, handshakesAtOnce),
 			identity.JoinALPN: newLimiter(maxEnrolments, oneEnrolment, enrolmentsPerSecond, enrolmentsAtOnce),
+			identity.AskALPN:  newLimiter(maxHearings, oneHearing, hearingsPerSecond, hearingsAtOnce),
 		},
 		flooded: flooded,
 		refused: refused,

@@ -24,6 +24,13 @@ const (
 	EventRevoked EventKind = "revoked" // it is a member no more: put out, or gone for good
 )
 
+// What happens to a request to join.
+const (
+	EventAsks     EventKind = "asks"     // it waits for a person
+	EventApproved EventKind = "approved" // the asker is a member
+	EventDenied   EventKind = "denied"   // it is not
+)
+
 // Event is one thing that has happened.
 type Event struct {
 	Kind   EventKind

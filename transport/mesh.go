@@ -127,6 +127,7 @@ type Mesh struct {
 	refused, unserved notices
 	floods            notices
 	greetings         shares
+	requests          *requests
 	stirred           chan struct{} // something has changed that tend is to look at
 	learned           chan struct{} // there is something to store
 	shorts            atomic.Pointer[map[wire.ShortID]*Peer]
@@ -176,6 +177,7 @@ func New(cfg Config) *Mesh {
 		epoch:    time.Now().Add(-time.Second), // a ping at 0 would have been answered
 		dials:    make(chan struct{}, maxDials),
 		stirred:  make(chan struct{}, 1),
+		requests: newRequests(),
 		learned:  make(chan struct{}, 1),
 		known:    make(chan struct{}),
 	}

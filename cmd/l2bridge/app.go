@@ -77,7 +77,7 @@ func (a *app) exit(cmd *cobra.Command, err error) int {
 	case errors.Is(err, control.ErrNotRunning):
 		return exitNotRunning
 	case errors.Is(err, control.ErrNotAuthorised), errors.Is(err, daemon.ErrNotMember), errors.Is(err, daemon.ErrRefused),
-		errors.Is(err, daemon.ErrNotFounder):
+		errors.Is(err, daemon.ErrNotFounder), errors.Is(err, daemon.ErrFiled):
 		return exitNotAuthorised
 	}
 	return exitError
@@ -115,7 +115,8 @@ func (a *app) rootCommand() *cobra.Command {
 	flags.BoolVarP(&a.json, "json", "j", false, "answer in JSON")
 
 	root.AddCommand(
-		a.initCommand(), a.upCommand(), a.inviteCommand(), a.joinCommand(), a.caCommand(),
+		a.initCommand(), a.upCommand(), a.inviteCommand(), a.joinCommand(),
+		a.pendingCommand(), a.approveCommand(), a.denyCommand(), a.caCommand(),
 		a.statusCommand(), a.peersCommand(), a.fdbCommand(), a.dropsCommand(), a.testCommand(), a.monitorCommand(),
 		a.configCommand(), a.versionCommand(), a.completionCommand(),
 	)

@@ -28,6 +28,11 @@ type engine interface {
 	// a member of any network when token is ""; otherwise "" is
 	// ErrNotMember. Other errors are ErrOtherNetwork and ErrRefused.
 	Join(ctx context.Context, cfg config.Config, token string, timeout time.Duration, log *slog.Logger) error
+	// Ask asks cfg's peers to let this site in without a token, and saves the
+	// membership when persons at both ends have said so. It gives up when nobody
+	// answers within timeout. Errors are ErrRefused, and ErrFiled where nobody is
+	// here.
+	Ask(ctx context.Context, cfg config.Config, timeout time.Duration, person daemon.Person, log *slog.Logger) error
 	// Run runs this site until ctx ends, and then returns nil. The error is
 	// ErrNotMember where the site belongs to no network.
 	Run(ctx context.Context, cfg config.Config, log *slog.Logger) error
@@ -52,6 +57,10 @@ func (daemonEngine) Init(ctx context.Context, cfg config.Config, log *slog.Logge
 
 func (daemonEngine) Join(ctx context.Context, cfg config.Config, token string, timeout time.Duration, log *slog.Logger) error {
 	return daemon.Join(ctx, cfg, token, timeout, log)
+}
+
+func (daemonEngine) Ask(ctx context.Context, cfg config.Config, timeout time.Duration, person daemon.Person, log *slog.Logger) error {
+	return daemon.Ask(ctx, cfg, timeout, person, log)
 }
 
 func (daemonEngine) Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {

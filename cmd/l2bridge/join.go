@@ -17,6 +17,7 @@ import (
 func (a *app) joinCommand() *cobra.Command {
 	var token string
 	var timeout time.Duration
+	var wait bool
 	cmd := &cobra.Command{
 		Use:   "join [TOKEN]",
 		Short: "Enrol with a token, save, then run in the foreground",
@@ -24,11 +25,19 @@ func (a *app) joinCommand() *cobra.Command {
 network just runs, so to say it again does no harm. With --peer and no token a
 member runs with that peer.
 
+A site that is no member and has no token asks that peer to be let in. Two phrases
+of six words are shown, here and by "l2bridge pending" at the founder's site.
+Compare both: a person there approves, and one here says yes. Without a terminal
+the request is filed and the exit code is 4; to run the same again once it was
+approved says that the phrases were the same. With --wait nobody is asked here,
+and whoever is at that address is believed: where nobody looks use a token.
+
 The flags are written to the config file. A config file that exists already
 is kept as it is: the flags must then agree with it, but for --peer, which
 holds for this run.`,
 		Example: `  l2bridge join l2b1_...
   l2bridge join --peer site-b:4433
+  l2bridge join --peer site-b:4433 --site office      no token: ask, and wait
   l2bridge join --peer site-b:4433 --token l2b1_... --site office --bridge br-lan`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 { // perhaps pieces of a token: a secret
@@ -52,16 +61,17 @@ holds for this run.`,
 			if timeout <= 0 {
 				return usagef("--timeout %v: want a positive time (such as 60s)", timeout)
 			}
-			return a.join(cmd, token, timeout)
+			return a.join(cmd, token, timeout, wait)
 		},
 	}
 	addRunFlags(cmd)
 	cmd.Flags().StringVar(&token, "token", "", "enrol with `TOKEN`, as with the argument")
+	cmd.Flags().BoolVar(&wait, "wait", false, "without a token and a terminal: wait for the approval")
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "give up enrolling after `TIME` without an answer")
 	return cmd
 }
 
-func (a *app) join(cmd *cobra.Command, token string, timeout time.Duration) error {
+func (a *app) join(cmd *cobra.Command, token string, timeout time.Duration, wait bool) error {
 	cfg, err := a.runConfig(cmd)
 	if err != nil {
 		return err
@@ -77,7 +87,15 @@ func (a *app) join(cmd *cobra.Command, token string, timeout time.Duration) erro
 		return err
 	}
 	defer draft.Discard()
-	if err := a.engine.Join(cmd.Context(), cfg, token, timeout, a.logger()); err != nil {
+	log := a.logger()
+	err = a.engine.Join(cmd.Context(), cfg, token, timeout, log)
+	if token == "" && errors.Is(err, daemon.ErrNotMember) {
+		if cfg.Site == "" {
+			return errNoSite
+		}
+		err = a.engine.Ask(cmd.Context(), cfg, timeout, a.person(wait), log)
+	}
+	if err != nil {
 		return member(err)
 	}
 	if err := draft.Commit(); err != nil {

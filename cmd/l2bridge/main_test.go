@@ -52,6 +52,12 @@ func (toldEngine) told(call string, cfg config.Config, rest ...any) error {
 		"join other":     fmt.Errorf("%w: n2", daemon.ErrOtherNetwork),
 		"join nobody":    errors.New("nobody answers within 1m0s"),
 		"join not":       daemon.ErrNotMember,
+		"join ask":       daemon.ErrNotMember,
+		"join alone":     daemon.ErrNotMember,
+		"ask alone":      daemon.ErrFiled,
+		"join denied":    daemon.ErrNotMember,
+		"ask denied":     fmt.Errorf("%w: a person has denied this", daemon.ErrRefused),
+		"ask not":        daemon.ErrNotMember,
 		"up not":         daemon.ErrNotMember,
 		"up broken":      errors.New("open tap l2b0: device busy\n\x1b[31m"),
 		"join interrupt": context.Canceled,
@@ -67,6 +73,16 @@ func (e toldEngine) Init(_ context.Context, cfg config.Config, _ *slog.Logger) e
 
 func (e toldEngine) Join(_ context.Context, cfg config.Config, token string, timeout time.Duration, _ *slog.Logger) error {
 	return e.told("join", cfg, " token="+token, " timeout=", timeout)
+}
+
+func (e toldEngine) Ask(_ context.Context, cfg config.Config, timeout time.Duration, person daemon.Person, _ *slog.Logger) error {
+	err := e.told("ask", cfg, " wait=", person.Wait, " timeout=", timeout)
+	if os.Getenv("ENGINE") == "alone" {
+		const evil = "\x1b[2J"
+		person.Show(daemon.Question{Site: cfg.Site, Network: "k3v9q2m7", Founder: "home" + evil, Addr: "203.0.113.7:4433" + evil,
+			Phrase: "legal winner thank year wave sausage", CAPhrase: "letter advice cage absurd amount doctor" + evil})
+	}
+	return err
 }
 
 func (e toldEngine) Run(_ context.Context, cfg config.Config, log *slog.Logger) error {
@@ -96,6 +112,7 @@ type backend struct {
 	status   control.Status
 	stations []control.Station
 	guest    bool // not the founder
+	pending  []control.Pending
 }
 
 func (b *backend) Status() control.Status      { return b.status }
@@ -166,6 +183,28 @@ func (b *backend) Events(kinds ...event.Kind) (*event.Subscription, error) {
 	return new(event.Bus).Subscribe(kinds...) // nothing ever happens
 }
 
+func (b *backend) Pending() ([]control.Pending, error) {
+	if b.guest {
+		return nil, fmt.Errorf("%w: the CA key is at site home", control.ErrNotAuthorised)
+	}
+	return b.pending, nil
+}
+
+func (b *backend) Approve(ref string) (control.Pending, error) {
+	all, err := b.Pending()
+	if err != nil {
+		return control.Pending{}, err
+	}
+	for _, p := range all {
+		if p.Site == ref || strings.HasPrefix(p.ID, ref) {
+			return p, nil
+		}
+	}
+	return control.Pending{}, fmt.Errorf("%w: nobody asks to join as %q", control.ErrNotFound, ref)
+}
+
+func (b *backend) Deny(ref string) (control.Pending, error) { return b.Approve(ref) }
+
 func (b *backend) Invite(_ context.Context, site string, ttl time.Duration) (string, error) {
 	if b.guest {
 		return "", fmt.Errorf("%w: the CA key is at site home (invite there)", control.ErrNotAuthorised)
@@ -201,6 +240,8 @@ func backends() map[string]*backend {
 				{MAC: "52:54:00:00:00:01", Port: "local", AgeMS: 999},
 				{MAC: "52:54:00:00:00:01", VLAN: 20, Port: "office", Static: true},
 			},
+			pending: []control.Pending{{Site: "cabin", ID: strings.Repeat("9f86d081", 8), Addr: "198.51.100.9:4433", AgeMS: 61_000, LeftMS: 539_000,
+				Phrase: "legal winner thank year wave sausage", CAPhrase: "letter advice cage absurd amount doctor"}},
 		},
 		"alone": {status: control.Status{Site: "home", State: control.StateConnecting, TAP: "l2b-lab", MTU: 9000}},
 		"guest": {guest: true, status: control.Status{Site: "office", State: control.StateDegraded}},
@@ -210,6 +251,7 @@ func backends() map[string]*backend {
 				Peers: []control.Peer{{Site: hostile, State: control.PeerState(hostile), Addr: hostile, Kex: hostile, Features: []string{hostile}}},
 				Drops: []control.Drop{{Reason: hostile, Port: hostile, Count: 1}}},
 			stations: []control.Station{{MAC: hostile, Port: hostile}},
+			pending:  []control.Pending{{Site: hostile, ID: hostile, Addr: hostile, Phrase: hostile, CAPhrase: hostile}},
 		},
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 func (a *app) monitorCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "monitor [link|mac|loop|guard|mtu]...",
+		Use:   "monitor [link|mac|loop|guard|mtu|join]...",
 		Short: "Print what happens, one event a line, until interrupted",
 		Long: `Print what happens from now on, one event a line, until interrupted: all, or
 the kinds that are named.
@@ -25,6 +25,7 @@ the kinds that are named.
   loop    a loop between sites
   guard   what is kept from a LAN
   mtu     the path to a peer takes smaller packets: narrow
+  join    a site without a token: asks, approved, denied
 
 A reader that is too slow loses the oldest events, and a line "lost" says how
 many. The exit code is 3 when the daemon is not running, or ends.`,

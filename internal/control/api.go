@@ -139,7 +139,7 @@ type Drop struct {
 }
 
 // Backend is what the server asks. Its methods are called from many
-// goroutines at once. None but Invite and Test may block for more than moments.
+// goroutines at once. None but Invite, Approve and Test may block for more than moments.
 // What they return belongs to the caller.
 type Backend interface {
 	Status() Status
@@ -155,6 +155,7 @@ type Backend interface {
 	// and returns how many. ErrNotFound when there is no such port.
 	FlushStations(port string) (int, error)
 	Drops() []Drop
+	Admitter
 	// Invite makes a token that one site can join with once, within ttl. site
 	// is its name, or "" to leave that to the joiner. ErrNotAuthorised, with
 	// the founder's name, where the CA key is not.

@@ -194,6 +194,7 @@ func routes(b Backend) http.Handler {
 	})
 	mux.HandleFunc("POST /v1/test", testRoute(b))
 	mux.HandleFunc("POST /v1/monitor", monitorRoute(b))
+	admitRoutes(mux, b, post)
 	post("/v1/invite", func(ctx context.Context, q request) (any, error) {
 		ttl := time.Duration(q.TTLMS) * time.Millisecond
 		if ttl <= 0 || ttl.Milliseconds() != q.TTLMS {

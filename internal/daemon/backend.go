@@ -45,6 +45,7 @@ func (b backend) Status() control.Status {
 		st.Hints = append(st.Hints, fmt.Sprintf("the MAC table has no room for all stations of %s, what it does not know is flooded: raise --fdb-max", port))
 	}
 	st.Hints = append(st.Hints, s.guardHints()...)
+	st.Hints = append(st.Hints, s.pendingHints()...)
 	peers := s.mesh.Peers()
 	if len(peers) == 0 && s.member().Founder() {
 		st.Hints = append(st.Hints, `no other site yet: "l2bridge invite SITE" prints a token for one`)

@@ -21,8 +21,11 @@ func (s *site) peerEvent(e transport.Event) {
 	out := event.Event{
 		Kind: event.Link, What: string(e.Kind), Site: e.Site, ID: e.ID.String(), Via: e.Via, Reason: e.Reason,
 	}
-	if e.Kind == transport.EventNarrow {
+	switch e.Kind {
+	case transport.EventNarrow:
 		out.Kind = event.MTU
+	case transport.EventAsks, transport.EventApproved, transport.EventDenied:
+		out.Kind = event.Join
 	}
 	if e.Addr.IsValid() {
 		out.Addr = e.Addr.String()
@@ -32,11 +35,11 @@ func (s *site) peerEvent(e transport.Event) {
 	s.runHook(e, out)
 }
 
-// logPeer puts an event in the log. That a peer is up or down package transport
-// says itself.
+// logPeer puts an event in the log. That a peer is up or down, or somebody asks to
+// join, package transport says itself.
 func (s *site) logPeer(e transport.Event, addr string) {
 	switch e.Kind {
-	case transport.EventUp, transport.EventDown:
+	case transport.EventUp, transport.EventDown, transport.EventAsks, transport.EventApproved, transport.EventDenied:
 	case transport.EventRelayed:
 		s.log.Info("peer relayed", "peer", e.Site, "via", e.Via, "reason", e.Reason)
 	case transport.EventSuspect:

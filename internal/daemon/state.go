@@ -19,6 +19,7 @@ const (
 	membersFile = "members.json" // addresses of members, learned when joining
 	learnedFile = "learned.json" // what members have announced of themselves
 	staticsFile = "fdb.json"     // static entries of the MAC table
+	askedFile   = "asked.json"   // the network that this site asks to join
 )
 
 func saveMembers(dir *identity.Dir, addrs []string) error {
@@ -27,6 +28,19 @@ func saveMembers(dir *identity.Dir, addrs []string) error {
 
 func loadMembers(dir *identity.Dir) (addrs []string, err error) {
 	return addrs, readJSON(dir, membersFile, &addrs)
+}
+
+// asked is the network whose phrase was shown to a person here.
+type asked struct {
+	CA identity.ID `json:"ca"`
+}
+
+func saveAsked(dir *identity.Dir, ca identity.ID) error { return writeJSON(dir, askedFile, asked{ca}) }
+
+func loadAsked(dir *identity.Dir) (ca identity.ID, err error) {
+	var a asked
+	err = readJSON(dir, askedFile, &a)
+	return a.CA, err
 }
 
 // loadLearned returns the announcements of other members. They are signed; whoever

@@ -26,10 +26,11 @@ const (
 	Loop       // a loop between sites
 	Guard      // what is kept from a LAN
 	MTU        // which packets the path to a peer takes
+	Join       // who asks to join, and what has become of it
 	Lost       // events that the listener was too slow for; every listener is told
 )
 
-var kindNames = [...]string{Link: "link", MAC: "mac", Loop: "loop", Guard: "guard", MTU: "mtu", Lost: "lost"}
+var kindNames = [...]string{Link: "link", MAC: "mac", Loop: "loop", Guard: "guard", MTU: "mtu", Join: "join", Lost: "lost"}
 
 // KindNames returns the names of the kinds that one can listen for.
 func KindNames() []string { return slices.Clone(kindNames[Link:Lost]) }
@@ -72,7 +73,7 @@ type Event struct {
 	Kind   Kind   `json:"kind"`
 	What   string `json:"event"` // in one word, such as up or learned
 
-	Site string `json:"site"` // the peer's, of Link and MTU
+	Site string `json:"site"` // the peer's, of Link and MTU; the asker's, of Join
 	ID   string `json:"id"`   // the peer's, 64 hex digits
 	Addr string `json:"addr"` // the peer's, "" when there is none
 	Via  string `json:"via"`  // site that relays, "" when direct

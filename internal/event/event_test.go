@@ -237,7 +237,7 @@ func TestJSON(t *testing.T) {
 }
 
 func TestParseKind(t *testing.T) {
-	want := []string{"link", "mac", "loop", "guard", "mtu"}
+	want := []string{"link", "mac", "loop", "guard", "mtu", "join"}
 	if diff := cmp.Diff(want, event.KindNames()); diff != "" {
 		t.Errorf("names (-want +got):\n%s", diff)
 	}

@@ -307,6 +307,47 @@ func TestEnrolSurvivesFaults(t *testing.T) {
 	})
 }
 
+// Whom a person lets in is in the book with its certificate, or is not.
+func TestApproveSurvivesFaults(t *testing.T) {
+	t.Parallel()
+	start := newMemory()
+	home, err := start.dir().Found("home")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := newMemory().dir().SiteKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Handshake(AskTLSConfig(key, "cabin", nil), home.AskedTLSConfig())
+	asker, err := ReadAsk([]byte("\x05cabin"), p.Server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	approve := func(d *Dir) error {
+		m, err := d.Load()
+		if err != nil {
+			return err
+		}
+		_, err = m.Approve(asker)
+		return err
+	}
+	everyFault(t, start, approve, func(t *testing.T, after *memory) {
+		m, err := after.dir().Load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		had, err := m.Consider(asker)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf, err := m.Approve(asker)
+		if err != nil || had != nil && !bytes.Equal(had, leaf) || len(m.Issued(t)) != 2 {
+			t.Errorf("approved again: not the same certificate, or %v; issued %v", err, m.Issued(t))
+		}
+	})
+}
+
 func TestJoinSurvivesFaults(t *testing.T) {
 	t.Parallel()
 	home := MustFound(t, "home")

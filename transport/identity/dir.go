@@ -138,6 +138,15 @@ func (d *Dir) SiteKey() (crypto.Signer, error) {
 	return key, nil
 }
 
+// SiteID returns the name of this site's key. See SiteKey.
+func (d *Dir) SiteID() (ID, error) {
+	key, err := d.SiteKey()
+	if err != nil {
+		return ID{}, err
+	}
+	return keyID(key.Public())
+}
+
 // SaveMembership stores what a founder signed: ca and leaf are certificates in
 // DER, borrowed. It stores nothing unless leaf is a membership certificate for
 // this site's own key, signed by ca. What is stored already is no error; any

@@ -11,7 +11,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -52,20 +51,30 @@ func JoinTLSConfig(key crypto.Signer, site string, caHash [32]byte) *tls.Config 
 // CA, whose key is caHash. Any member may stand there: only the founder can
 // sign, and a proof made for one connection is no good on another.
 func verifyFounder(chain []*x509.Certificate, caHash ID) error {
-	if len(chain) != 2 {
-		return fmt.Errorf("%w: %d certificates (want a member's and its CA's)", ErrNotMember, len(chain))
+	ca, err := verifyShown(chain)
+	if err != nil {
+		return err
 	}
-	leaf, ca := chain[0], chain[1]
-	if id, err := keyID(ca.PublicKey); err != nil || id != caHash {
+	if ca != caHash {
 		return fmt.Errorf("%w: it is not of the network that the token is for (is another machine at that address?)", ErrNotMember)
 	}
+	return nil
+}
+
+// verifyShown checks that chain is a member's certificate and that of its CA, of
+// whatever network, and returns the key of that.
+func verifyShown(chain []*x509.Certificate) (ID, error) {
+	if len(chain) != 2 {
+		return ID{}, fmt.Errorf("%w: %d certificates (want a member's and its CA's)", ErrNotMember, len(chain))
+	}
+	leaf, ca := chain[0], chain[1]
 	if err := verifyCA(ca); err != nil {
-		return fmt.Errorf("%w: %w", ErrNotMember, err)
+		return ID{}, fmt.Errorf("%w: %w", ErrNotMember, err)
 	}
 	if _, err := verifyLeaf(ca, leaf); err != nil {
-		return fmt.Errorf("%w: %w", ErrNotMember, err)
+		return ID{}, fmt.Errorf("%w: %w", ErrNotMember, err)
 	}
-	return nil
+	return keyID(ca.PublicKey)
 }
 
 // NewJoinRequest returns the request to join as site with the token t, for the
@@ -208,8 +217,7 @@ func (m *Member) judge(l *ledger, t *invited, site string, key crypto.PublicKey)
 	if m.Revoked(id) {
 		return nil, ErrKeyRevoked
 	}
-	// The names of those that were put out are free again.
-	l.Issued = slices.DeleteFunc(l.Issued, func(c issued) bool { return m.Revoked(c.ID) })
+	l.strike(m.Revoked)
 	// A token that this key has used in time does not end: the reply may
 	// have been lost.
 	if t.UsedBy != nil && *t.UsedBy != id {
@@ -224,21 +232,13 @@ func (m *Member) judge(l *ledger, t *invited, site string, key crypto.PublicKey)
 	if t.Site != "" && site != t.Site {
 		return nil, ErrSiteRefused.because("token is for site %q, not %q (join with --site %s)", t.Site, site, t.Site)
 	}
-	if i := l.byKey(id); i >= 0 {
-		if had := l.Issued[i].Site; had != site {
-			return nil, ErrKeyTaken.because("this machine's key is site %q already (join with --site %s)", had, had)
-		}
+	had, err := l.room(site, id)
+	if err != nil {
+		return nil, err
+	}
+	if had != nil {
 		t.UsedBy = &id
-		return l.Issued[i].Cert, nil
-	}
-	if l.bySite(site) >= 0 {
-		return nil, ErrSiteTaken.because("site name %q is in use by another key (pick another with --site)", site)
-	}
-	if l.byRelay(id) >= 0 {
-		return nil, ErrKeyTaken.because("another key in the network begins like this machine's (join with a new state directory)")
-	}
-	if len(l.Issued) >= maxIssued {
-		return nil, ErrUnavailable.because("the network has %d members and takes no more", maxIssued)
+		return had, nil
 	}
 	t.UsedBy = &id
 	return l.issue(m.CA, m.caKey, m.Network, site, key)
@@ -254,7 +254,7 @@ func (d *Dir) Join(t Token, site string, reply []byte) (*Member, []string, error
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := p.check(t, site); err != nil {
+	if err := p.check(t.CA, t.Network, site); err != nil {
 		return nil, nil, fmt.Errorf("join reply: %w (ask at the founder what happened)", err)
 	}
 	m, err := d.SaveMembership(p.ca, p.leaf)

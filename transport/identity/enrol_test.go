@@ -587,7 +587,7 @@ func TestJoinRefusesReplies(t *testing.T) {
 		want  string
 	}{
 		"empty":           {nil, "barn", "cut short"},
-		"other CA":        {identity.AppendReply(other.CA.Raw, leaf, addrs), "barn", "not of the one that the token is for"},
+		"other CA":        {identity.AppendReply(other.CA.Raw, leaf, addrs), "barn", "not of the one that was asked"},
 		"forged CA":       {identity.AppendReply(forgedCA(home), leaf, addrs), "barn", "not signed with its own key"},
 		"no CA":           {identity.AppendReply(nil, leaf, addrs), "barn", "certificate of the network"},
 		"CA as leaf":      {identity.AppendReply(ca, ca, addrs), "barn", "that of a CA"},

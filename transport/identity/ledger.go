@@ -143,6 +143,32 @@ func (l *ledger) byRelay(id ID) int {
 	return slices.IndexFunc(l.Issued, func(c issued) bool { return c.ID.Relay() == id.Relay() })
 }
 
+// strike takes those out that were revoked: their names are free again.
+func (l *ledger) strike(revoked func(ID) bool) {
+	l.Issued = slices.DeleteFunc(l.Issued, func(c issued) bool { return revoked(c.ID) })
+}
+
+// room returns the certificate that the key id has under the name site, or nil when
+// there is room for one. The error is a *Refusal when there is not.
+func (l *ledger) room(site string, id ID) (had []byte, err error) {
+	if i := l.byKey(id); i >= 0 {
+		if had := l.Issued[i].Site; had != site {
+			return nil, ErrKeyTaken.because("this machine's key is site %q already (join with --site %s)", had, had)
+		}
+		return l.Issued[i].Cert, nil
+	}
+	if l.bySite(site) >= 0 {
+		return nil, ErrSiteTaken.because("site name %q is in use by another key (pick another with --site)", site)
+	}
+	if l.byRelay(id) >= 0 {
+		return nil, ErrKeyTaken.because("another key in the network begins like this machine's (join with a new state directory)")
+	}
+	if len(l.Issued) >= maxIssued {
+		return nil, ErrUnavailable.because("the network has %d members and takes no more", maxIssued)
+	}
+	return nil, nil
+}
+
 // issue makes a membership certificate and enters it; whether it may be made
 // is the caller's to know.
 func (l *ledger) issue(ca *x509.Certificate, caKey crypto.Signer, network, site string, key crypto.PublicKey) ([]byte, error) {

@@ -81,9 +81,15 @@ func (p joinReply) append(b []byte) []byte {
 	b = append(b, accepted)
 	b = appendCert(b, p.ca)
 	b = appendCert(b, p.leaf)
+	return appendAddrs(b, p.addrs)
+}
+
+// appendAddrs appends the first maxReplyAddrs valid addresses with their count in
+// front.
+func appendAddrs(b []byte, addrs []string) []byte {
 	count := len(b)
 	b = append(b, 0)
-	for _, a := range p.addrs {
+	for _, a := range addrs {
 		if b[count] < maxReplyAddrs && validAddr(a) == nil {
 			b = appendText(b, a)
 			b[count]++
@@ -108,33 +114,26 @@ func parseJoinReply(b []byte) (joinReply, error) {
 	var p joinReply
 	p.ca = r.bytes(int(r.uint16()))
 	p.leaf = r.bytes(int(r.uint16()))
-	count := int(r.byte())
-	if count > maxReplyAddrs {
-		return joinReply{}, fmt.Errorf("join reply: %d addresses (want at most %d)", count, maxReplyAddrs)
-	}
-	for range count {
-		p.addrs = append(p.addrs, r.text())
-	}
-	if r.short {
+	addrs, err := r.addrs()
+	switch {
+	case r.short:
 		return joinReply{}, errors.New("join reply: cut short (try again)")
+	case err != nil:
+		return joinReply{}, fmt.Errorf("join reply: %w", err)
 	}
-	for _, a := range p.addrs {
-		if err := validAddr(a); err != nil {
-			return joinReply{}, fmt.Errorf("join reply: %w", err)
-		}
-	}
+	p.addrs = addrs
 	return p, nil
 }
 
 // check compares what the founder gave with what was asked for. Signatures and
 // the key are SaveMembership's to check.
-func (p joinReply) check(t Token, site string) error {
+func (p joinReply) check(caID ID, network, site string) error {
 	ca, err := x509.ParseCertificate(p.ca)
 	if err != nil {
 		return fmt.Errorf("certificate of the network: %w", err)
 	}
-	if id, err := keyID(ca.PublicKey); err != nil || id != t.CA {
-		return errors.New("certificate of the network is not of the one that the token is for")
+	if id, err := keyID(ca.PublicKey); err != nil || id != caID {
+		return errors.New("certificate of the network is not of the one that was asked")
 	}
 	leaf, err := x509.ParseCertificate(p.leaf)
 	if err != nil {
@@ -144,8 +143,8 @@ func (p joinReply) check(t Token, site string) error {
 	if err != nil {
 		return fmt.Errorf("certificate of this site: %w", err)
 	}
-	if c.network != t.Network || c.site != site {
-		return fmt.Errorf("certificate is for site %q of network %q (want %q of %q)", c.site, c.network, site, t.Network)
+	if c.network != network || c.site != site {
+		return fmt.Errorf("certificate is for site %q of network %q (want %q of %q)", c.site, c.network, site, network)
 	}
 	return nil
 }
@@ -188,4 +187,24 @@ func (r *reader) text() string {
 		return ""
 	}
 	return string(s)
+}
+
+// addrs reads what appendAddrs wrote.
+func (r *reader) addrs() ([]string, error) {
+	count := int(r.byte())
+	if count > maxReplyAddrs {
+		return nil, fmt.Errorf("%d addresses (want at most %d)", count, maxReplyAddrs)
+	}
+	var all []string
+	for range count {
+		a := r.text()
+		if r.short {
+			return nil, nil // the caller sees it
+		}
+		if err := validAddr(a); err != nil {
+			return nil, err
+		}
+		all = append(all, a)
+	}
+	return all, nil
 }

@@ -56,4 +56,11 @@ var (
 	// ErrUnavailable says that the founder could not judge or store the
 	// request. The token is as good as before: trying again later may help.
 	ErrUnavailable = &Refusal{9, "the founder cannot enrol anybody right now (look at its log, then try again)"}
+	// ErrAskDenied says that a person does not let the asker in.
+	ErrAskDenied = &Refusal{16, "a person at the founder's site has denied this request (ask again in ten minutes, or with a token: l2bridge invite)"}
+	// ErrAskBusy says that the request cannot wait for a person: there are
+	// too many, or there is one from the same address.
+	ErrAskBusy = &Refusal{17, "too many requests wait at the founder's site (try again later, or join with a token: l2bridge invite)"}
+	// ErrAskEnded says that no person has decided in time.
+	ErrAskEnded = &Refusal{18, "nobody at the founder's site has approved this request in time (run the same command again)"}
 )
