@@ -66,6 +66,7 @@ type keeper struct {
 	candidates []netip.AddrPort
 	at         netip.AddrPort // where the member answered last
 	trouble    string         // why there is no session, "" when there is
+	refused    bool           // it says that we are no member
 	backOff    time.Time      // no try before
 	strikes    int            // sessions in a row that did not last
 	upwardsAt  time.Time      // when to try for a wider path; zero when not
@@ -207,7 +208,7 @@ func (p *Peer) rises(now time.Time) bool {
 func (k *keeper) judgeLocked(lasted time.Duration, why error) {
 	switch {
 	case isPutOut(why):
-		k.backOff, k.trouble = time.Now().Add(revokedPause), errPutOut.Error()
+		k.refused, k.backOff, k.trouble = true, time.Now().Add(revokedPause), errPutOut.Error()
 	case lasted >= silence:
 		k.strikes = 0
 	case !errors.Is(why, errReplaced):
@@ -372,7 +373,7 @@ func (p *Peer) report(err error) {
 		p.backOff = time.Now().Add(twicePause)
 	}
 	if isPutOut(err) || errors.Is(err, errRefused) {
-		p.backOff = time.Now().Add(revokedPause)
+		p.refused, p.backOff = true, time.Now().Add(revokedPause)
 	}
 	if errors.Is(err, errCutOff) {
 		p.backOff = time.Now().Add(firstBar)

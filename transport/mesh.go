@@ -460,7 +460,7 @@ func (m *Mesh) Peers() []Status {
 		}
 		st := p.status()
 		if st.State != "up" && st.State != "relayed" {
-			st.Error = p.trouble
+			st.Error, st.Refused = p.trouble, p.refused
 		}
 		all = append(all, st)
 	}

@@ -273,6 +273,7 @@ type Status struct {
 	MTU     int           // of its LAN
 	Takes   wire.Features // which frames beside plain ones, while it is up
 	Error   string        // what stands in the way of connecting
+	Refused bool          // it says that we are no member
 
 	RxFrames, TxFrames, RxBytes, TxBytes uint64
 }

@@ -108,17 +108,18 @@ func (s *session) revoked(body []byte) error {
 func (m *Mesh) Revoke(site string) (news []identity.Revocation, known bool, err error) {
 	var keys []identity.ID // as peers have shown them: the founder's book may be an old one
 	m.mu.Lock()
+	member := m.cfg.Member
 	for id, p := range m.peers {
 		if p.String() == site {
 			keys = append(keys, id)
 		}
 	}
 	m.mu.Unlock()
-	if news, err = m.cfg.Member.Revoke(site, keys...); err != nil {
+	if news, err = member.Revoke(site, keys...); err != nil {
 		return nil, false, err
 	}
 	m.putOut(news)
-	for _, k := range m.cfg.Member.Revocations().Keys {
+	for _, k := range member.Revocations().Keys {
 		known = known || k.Name == site
 	}
 	return news, known, nil
@@ -207,12 +208,15 @@ func (m *Mesh) goes(p *Peer) {
 // it could tell, of how many it knows. They pass it on, and end their sessions; no
 // other is made.
 func (m *Mesh) Leave(ctx context.Context) (told, of int, err error) {
-	final := wire.Member{Version: finalVersion, Cert: m.cfg.Member.Leaf.Certificate[0]}
+	m.mu.Lock()
+	member := m.cfg.Member
+	m.mu.Unlock()
+	final := wire.Member{Version: finalVersion, Cert: member.Leaf.Certificate[0]}
 	signed, err := final.Signed()
 	if err != nil {
 		return 0, 0, err
 	}
-	key, ok := m.cfg.Member.Leaf.PrivateKey.(ed25519.PrivateKey)
+	key, ok := member.Leaf.PrivateKey.(ed25519.PrivateKey)
 	if !ok {
 		return 0, 0, errors.New("this site's key signs no announcements")
 	}
@@ -231,7 +235,7 @@ func (m *Mesh) Leave(ctx context.Context) (told, of int, err error) {
 			sessions = append(sessions, s)
 		}
 	}
-	m.tellLocked(m.cfg.Member.ID, nil)
+	m.tellLocked(member.ID, nil)
 	m.mu.Unlock()
 	for _, s := range sessions {
 		select {

@@ -506,6 +506,7 @@ func (m *Mesh) adopt(s *session) (p *Peer, before *session, err error) {
 	}
 	before, p.last = p.last, s
 	p.met, p.byUs, p.at, p.trouble = true, s.dialled, s.control.remote(), ""
+	p.refused = false
 	p.session.Store(s)
 	if !p.served {
 		m.attachLocked(p)

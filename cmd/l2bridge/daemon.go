@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/l2bridge/l2bridge/internal/config"
+	"github.com/l2bridge/l2bridge/internal/control"
 	"github.com/l2bridge/l2bridge/internal/daemon"
 )
 
@@ -36,6 +37,9 @@ type engine interface {
 	// Run runs this site until ctx ends, and then returns nil. The error is
 	// ErrNotMember where the site belongs to no network.
 	Run(ctx context.Context, cfg config.Config, log *slog.Logger) error
+	// Leave takes away what makes this site a member. No daemon may run, and nobody
+	// is told.
+	Leave(stateDir string) (control.Left, error)
 	// ReadCA reads the network's CA key out of a state directory, DropCA takes it
 	// away, and ImportCA brings one there and returns the site's name. The error
 	// is ErrNotFounder where there is none. But for ReadCA no daemon may run.
@@ -66,6 +70,8 @@ func (daemonEngine) Ask(ctx context.Context, cfg config.Config, timeout time.Dur
 func (daemonEngine) Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	return daemon.Run(ctx, cfg, log)
 }
+
+func (daemonEngine) Leave(stateDir string) (control.Left, error) { return daemon.Leave(stateDir) }
 
 func (daemonEngine) ReadCA(stateDir string) (daemon.CA, error) { return daemon.ReadCA(stateDir) }
 

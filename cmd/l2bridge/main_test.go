@@ -97,6 +97,13 @@ func (e toldEngine) ReadCA(stateDir string) (daemon.CA, error) {
 	return daemon.CA{Network: "k3v9q2m7", Data: []byte("the secret")}, nil
 }
 
+func (e toldEngine) Leave(string) (control.Left, error) {
+	if os.Getenv("ENGINE") == "guest" {
+		return control.Left{}, nil
+	}
+	return control.Left{Network: "k3v9q2m7", Site: "office", Founder: "home"}, nil
+}
+
 func (e toldEngine) DropCA(string, [sha256.Size]byte) error {
 	fmt.Fprintln(os.Stderr, "engine: drop")
 	return nil
@@ -173,6 +180,25 @@ func (b *backend) Test(_ context.Context, site string, each time.Duration, progr
 		r.Site, r.Addr = b.status.Site, b.status.Site
 	}
 	return r, nil
+}
+
+func (b *backend) Revoke(_ context.Context, site string) (control.Revoked, error) {
+	switch {
+	case b.guest:
+		return control.Revoked{}, fmt.Errorf("%w: the CA key is at site home (run this there)", control.ErrNotAuthorised)
+	case site == "gone":
+		return control.Revoked{Site: site}, nil
+	case site != "office":
+		return control.Revoked{}, fmt.Errorf("%w: no site %q", control.ErrNotFound, site)
+	}
+	return control.Revoked{Site: site, IDs: []string{strings.Repeat("cd", 32)}}, nil
+}
+
+func (b *backend) Leave(context.Context) (control.Left, error) {
+	if !b.guest {
+		return control.Left{}, fmt.Errorf("%w: others are members still", control.ErrInvalid)
+	}
+	return control.Left{Network: "k3v9q2m7", Site: "office", Founder: "home", Told: 2, Peers: 3}, nil
 }
 
 func (b *backend) DropCA([sha256.Size]byte) error { return nil }

@@ -138,6 +138,21 @@ type Drop struct {
 	Count  uint64 `json:"count"`
 }
 
+// Revoked is a site that was put out of the network.
+type Revoked struct {
+	Site string   `json:"site"`
+	IDs  []string `json:"ids"` // the keys that are out by this; none when they were before
+}
+
+// Left is a network that this site has left.
+type Left struct {
+	Network string `json:"network"` // "" when this site was a member of none
+	Site    string `json:"site"`
+	Founder string `json:"founder"` // the site that holds the CA key
+	Told    int    `json:"told"`    // sites that have heard it
+	Peers   int    `json:"peers"`   // sites that were known
+}
+
 // Backend is what the server asks. Its methods are called from many
 // goroutines at once. None but Invite, Approve and Test may block for more than moments.
 // What they return belongs to the caller.
@@ -160,6 +175,14 @@ type Backend interface {
 	// is its name, or "" to leave that to the joiner. ErrNotAuthorised, with
 	// the founder's name, where the CA key is not.
 	Invite(ctx context.Context, site string, ttl time.Duration) (string, error)
+	// Revoke puts a site out of the network. ErrNotAuthorised, with the founder's
+	// name, where the CA key is not, ErrInvalid for that site itself, ErrNotFound
+	// where there is and was none of that name.
+	Revoke(ctx context.Context, site string) (Revoked, error)
+	// Leave takes this site out of the network: tells the others, takes away
+	// what makes it a member, and has the daemon end. ErrInvalid at a site that
+	// holds the CA key while there are others.
+	Leave(ctx context.Context) (Left, error)
 	// DropCA takes the CA key away from this site, if sum is that of what was
 	// read of it. ErrNotAuthorised where it is not.
 	DropCA(sum [sha256.Size]byte) error

@@ -90,6 +90,17 @@ func (c *Client) Invite(ctx context.Context, site string, ttl time.Duration) (st
 	return r.Token, err
 }
 
+// Revoke puts a site out of the network. Errors are those of Backend.
+func (c *Client) Revoke(ctx context.Context, site string) (Revoked, error) {
+	return ask[Revoked](ctx, c, "/v1/revoke", &request{Site: site})
+}
+
+// Leave takes the daemon's site out of the network; the daemon ends. Errors are
+// those of Backend.
+func (c *Client) Leave(ctx context.Context) (Left, error) {
+	return ask[Left](ctx, c, "/v1/leave", &request{})
+}
+
 // DropCA takes the CA key away from the daemon's site. sum is that of what was
 // read of it.
 func (c *Client) DropCA(ctx context.Context, sum [sha256.Size]byte) error {

@@ -75,6 +75,17 @@ func (f *fake) DelStation(mac net.HardwareAddr, vlan uint16) error {
 	return fmt.Errorf("%v: %w", mac, control.ErrNotFound)
 }
 
+func (f *fake) Revoke(_ context.Context, site string) (control.Revoked, error) {
+	if site != "attic" {
+		return control.Revoked{}, fmt.Errorf("site %q: %w", site, control.ErrNotFound)
+	}
+	return control.Revoked{Site: site}, nil
+}
+
+func (f *fake) Leave(context.Context) (control.Left, error) {
+	return control.Left{Network: "net", Site: "home", Founder: "attic", Told: 1, Peers: 2}, nil
+}
+
 func (f *fake) DropCA(sum [sha256.Size]byte) error {
 	if sum[0] != 1 {
 		return fmt.Errorf("%w: no CA key here", control.ErrNotAuthorised)
@@ -180,6 +191,12 @@ func TestClient(t *testing.T) {
 	}
 	if token, err := c.Invite(ctx, "attic", 90*time.Minute); token != "l2b1_attic_1h30m0s" || err != nil {
 		t.Errorf("Invite: %q, %v", token, err)
+	}
+	if r, err := c.Revoke(ctx, "attic"); r.Site != "attic" || r.IDs == nil || err != nil {
+		t.Errorf("Revoke: %+v, %v", r, err)
+	}
+	if l, err := c.Leave(ctx); l != (control.Left{Network: "net", Site: "home", Founder: "attic", Told: 1, Peers: 2}) || err != nil {
+		t.Errorf("Leave: %+v, %v", l, err)
 	}
 	if err := c.DropCA(ctx, [sha256.Size]byte{1}); err != nil {
 		t.Errorf("DropCA: %v", err)

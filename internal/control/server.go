@@ -203,6 +203,12 @@ func routes(b Backend) http.Handler {
 		token, err := b.Invite(ctx, q.Site, ttl)
 		return tokenReply{token}, err
 	})
+	post("/v1/revoke", func(ctx context.Context, q request) (any, error) {
+		r, err := b.Revoke(ctx, q.Site)
+		r.IDs = list(r.IDs)
+		return r, err
+	})
+	post("/v1/leave", func(ctx context.Context, _ request) (any, error) { return b.Leave(ctx) })
 	post("/v1/ca/drop", func(_ context.Context, q request) (any, error) {
 		if len(q.Sum) != sha256.Size {
 			return nil, fmt.Errorf("%w: sum of %d bytes: want %d", ErrInvalid, len(q.Sum), sha256.Size)

@@ -59,7 +59,7 @@ func (b backend) Status() control.Status {
 			st.Hints = append(st.Hints, fmt.Sprintf("site %s is reached by way of %s, which can read what it passes on; directly it would be faster: can one of the two reach UDP %d of the other?", p.Site, p.Via, s.port()))
 		case p.State == "suspect":
 			st.Hints = append(st.Hints, fmt.Sprintf("site %s does not answer at present", p.Site))
-		case p.State == "down" && !p.Unknown:
+		case p.State == "down" && !p.Unknown && !p.Refused:
 			st.Hints = append(st.Hints, fmt.Sprintf("site %s is gone: is l2bridge running there, and can it reach UDP %d here?", p.Site, s.port()))
 			if p.Error != "" {
 				st.Hints = append(st.Hints, p.Error)

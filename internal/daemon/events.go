@@ -35,11 +35,11 @@ func (s *site) peerEvent(e transport.Event) {
 	s.runHook(e, out)
 }
 
-// logPeer puts an event in the log. That a peer is up or down, or somebody asks to
+// logPeer puts an event in the log. That a peer is up or down or out, or somebody asks to
 // join, package transport says itself.
 func (s *site) logPeer(e transport.Event, addr string) {
 	switch e.Kind {
-	case transport.EventUp, transport.EventDown, transport.EventAsks, transport.EventApproved, transport.EventDenied:
+	case transport.EventUp, transport.EventDown, transport.EventAsks, transport.EventApproved, transport.EventDenied, transport.EventRevoked:
 	case transport.EventRelayed:
 		s.log.Info("peer relayed", "peer", e.Site, "via", e.Via, "reason", e.Reason)
 	case transport.EventSuspect:

@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -47,6 +48,8 @@ type site struct {
 	log     *slog.Logger
 	dir     *identity.Dir
 	now     atomic.Pointer[identity.Member] // as whom this site runs
+	stop    context.CancelCauseFunc         // ends Run
+	left    atomic.Bool                     // this site has left its network
 	conn    *udpconn.Conn
 	table   *fdb.Table
 	sw      *bridge.Switch
@@ -143,6 +146,9 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 		Log:       log,
 	})
 
+	ctx, s.stop = context.WithCancelCause(ctx)
+	defer s.stop(nil)
+	life := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.table.Run(ctx) })
 	g.Go(func() error { return s.serveTAP(ctx, dev) })
@@ -162,6 +168,9 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	err = g.Wait()
 	notify(sd.SdNotifyStopping)
 	s.hooks.Close(hookStop)
+	if err == nil && errors.Is(context.Cause(life), errLeft) {
+		return errLeft
+	}
 	return err
 }
 

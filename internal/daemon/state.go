@@ -56,6 +56,9 @@ func (s *site) loadLearned() (announcements [][]byte) {
 // keepLearned stores what was learned of other members. Without it they are
 // learned again from the first one that is met.
 func (s *site) keepLearned(announcements [][]byte) {
+	if s.left.Load() {
+		return
+	}
 	if err := writeJSON(s.dir, learnedFile, announcements); err != nil {
 		s.log.Warn("members learned are not stored", "error", err)
 	}

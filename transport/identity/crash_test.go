@@ -472,3 +472,38 @@ func TestTakeRevocationsSurvivesFaults(t *testing.T) {
 		}
 	})
 }
+
+// Whatever happens, leaving can be ended later, and until then nothing passes for
+// a site that could join.
+func TestLeaveSurvivesFaults(t *testing.T) {
+	t.Parallel()
+	home := MustFound(t, "home")
+	tok, err := home.Invite("", maxTTL, []string{"192.0.2.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := newMemory()
+	if _, _, err := JoinAt(start.dir(), home, tok, "attic"); err != nil {
+		t.Fatal(err)
+	}
+	leave := func(d *Dir) error {
+		err := d.Leave("learned.json")
+		if err != nil {
+			err = fmt.Errorf("free some space: %w", err) // there is none to free
+		}
+		return err
+	}
+	everyFault(t, start, leave, func(t *testing.T, after *memory) {
+		_, key := after.seen[siteKeyFile]
+		_, member := after.seen[stateFile]
+		if key && !member {
+			t.Error("a key is left, and no membership")
+		}
+		if err := after.dir().Leave("learned.json"); err != nil {
+			t.Error(err)
+		}
+		if len(after.seen) > 0 {
+			t.Errorf("left behind: %q", slices.Sorted(maps.Keys(after.seen)))
+		}
+	})
+}
