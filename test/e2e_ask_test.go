@@ -188,6 +188,11 @@ func TestAskMachineInBetween(t *testing.T) {
 	if isMember(cabin) {
 		t.Error("the cabin is a member of some network")
 	}
+	// Nor does another network get it on a later try, without a terminal, when it
+	// has shown this one's phrase.
+	if _, err := cabin.CLI(bare("join", "--peer", home.Addr4+":4433", "--site", "cabin")...); lab.ExitCode(err) != 4 || !strings.Contains(err.Error(), "of another network than the one that was asked first") {
+		t.Errorf("another network than before: %v", err)
+	}
 	if peers, err := home.Peers(); err != nil || len(peers) != 0 {
 		t.Errorf("peers of home: %+v, %v", peers, err)
 	}

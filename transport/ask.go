@@ -24,6 +24,9 @@ type Asking struct {
 	Dir   *identity.Dir
 	Site  string   // the name to ask for
 	Peers []string // HOST:PORTs of a member
+	// CA is the key of the network's CA; nil for that of the first member that
+	// answers.
+	CA *identity.ID
 	// Listen opens the socket.
 	Listen func() (net.PacketConn, error)
 	// Patience is how long nobody may answer.
@@ -43,9 +46,8 @@ type Heard struct {
 
 // Ask asks until the site is let in, and stores its membership, or until it is
 // refused, Heed fails, or ctx ends. A connection that is lost is made anew: the
-// same key's request is the same one. The network is that of the first member that
-// answers, and no other is heard from then on. addrs are the addresses of members
-// to dial once in.
+// same key's request is the same one. Once a member has answered no other network is
+// heard. addrs are the addresses of members to dial once in.
 func (a Asking) Ask(ctx context.Context) (member *identity.Member, addrs []string, err error) {
 	key, err := a.Dir.SiteKey()
 	if err != nil {
@@ -91,8 +93,7 @@ type question struct {
 	end     context.CancelCauseFunc
 	quiet   *time.Timer // ends it when nobody answers
 
-	host    identity.Host // who answered last; its CA's key is that of all
-	known   bool          // somebody has
+	host    identity.Host // who answered last
 	founder string        // whom the first member has sent us to
 
 	heeding sync.WaitGroup
@@ -171,10 +172,11 @@ func (q *question) once(ctx context.Context) (identity.Answer, error) {
 	slow := time.AfterFunc(greeting, hang)
 	defer slow.Stop()
 	addr := addrPort(conn.RemoteAddr())
-	if q.host, err = identity.HostOf(conn.ConnectionState().TLS); err != nil {
+	host, err := identity.HostOf(conn.ConnectionState().TLS)
+	if err != nil {
 		return identity.Answer{}, err
 	}
-	q.known = true
+	q.host, q.CA = host, &host.CA
 	stream, err := conn.OpenStreamSync(ctx)
 	if err != nil {
 		return identity.Answer{}, explain(addr, err)
@@ -238,16 +240,12 @@ func (q *question) dial(ctx context.Context) (*quic.Conn, error) {
 	if len(addrs) == 0 {
 		return nil, errNoAddress
 	}
-	var ca *identity.ID
-	if q.known {
-		ca = &q.host.CA
-	}
 	cfg := quicConfig(0)
 	cfg.KeepAlivePeriod = silence / 3
 	try := func(ctx context.Context, addr netip.AddrPort) (*quic.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, greeting)
 		defer cancel()
-		conn, err := q.tr.Dial(ctx, net.UDPAddrFromAddrPort(addr), identity.AskTLSConfig(q.key, q.Site, ca), cfg)
+		conn, err := q.tr.Dial(ctx, net.UDPAddrFromAddrPort(addr), identity.AskTLSConfig(q.key, q.Site, q.CA), cfg)
 		if err != nil {
 			return nil, explainAsk(addr, err)
 		}
@@ -270,6 +268,8 @@ func explainAsk(addr netip.AddrPort, err error) error {
 	switch {
 	case errors.Is(err, identity.ErrNotMember):
 		return fmt.Errorf("%s: %w", addr, err)
+	case errors.Is(err, errUnanswered): // while this dial was under way
+		return explain(addr, context.DeadlineExceeded)
 	case !errors.As(err, &crypto) || !crypto.ErrorCode.IsCryptoError() || !crypto.Remote:
 		return explain(addr, err)
 	case crypto.ErrorCode == noApplicationProtocol:

@@ -444,6 +444,25 @@ func TestAskMachineInTheMiddle(t *testing.T) {
 	}
 }
 
+// Who has shown a network's phrase hears of no other, also when it asks anew.
+func TestAskThatNetwork(t *testing.T) {
+	founder, other := members(t, "home")[0], members(t, "home")[0]
+	dir := newDir(t)
+	ca := founder.CAID()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.run(t, other, homeAddr, nil)
+		_, _, err := transport.Asking{
+			Dir: dir, Site: "office", Peers: []string{homePort}, CA: &ca, Patience: time.Minute,
+			Listen: func() (net.PacketConn, error) { return w.listen(officeAddr), nil },
+			Heed:   func(context.Context, transport.Heard) error { t.Error("shown to a person"); return nil },
+		}.Ask(t.Context())
+		if !errors.Is(err, identity.ErrNotMember) {
+			t.Errorf("error %v, want %v", err, identity.ErrNotMember)
+		}
+	})
+}
+
 // The person at the asker says no.
 func TestAskNo(t *testing.T) {
 	founder, dir := members(t, "home")[0], newDir(t)

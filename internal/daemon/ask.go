@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"time"
 
 	"github.com/l2bridge/l2bridge/internal/config"
@@ -43,8 +44,8 @@ type Person struct {
 // Ask asks the peers of cfg to let this site into their network, and stores its
 // membership when a person at each end has said so. It gives up when nobody answers
 // within timeout, ErrRefused where it is not let in. Where nobody is here and Wait
-// is not set it ends with ErrFiled: to ask again then, when a first time the same
-// network's phrase was shown, is this end's word.
+// is not set it ends with ErrFiled: to ask again then is this end's word. Once a
+// network's phrase was shown no other network is heard, by later calls either.
 func Ask(ctx context.Context, cfg config.Config, timeout time.Duration, person Person, log *slog.Logger) error {
 	if err := identity.ValidSite(cfg.Site); err != nil {
 		return err
@@ -62,8 +63,12 @@ func Ask(ctx context.Context, cfg config.Config, timeout time.Duration, person P
 	if err != nil {
 		return err
 	}
+	var ca *identity.ID
+	if shown != (identity.ID{}) {
+		ca = &shown
+	}
 	asking := transport.Asking{
-		Dir: dir, Site: cfg.Site, Peers: cfg.Peers, Patience: timeout,
+		Dir: dir, Site: cfg.Site, Peers: cfg.Peers, CA: ca, Patience: timeout,
 		Listen: func() (net.PacketConn, error) { return listen(cfg) },
 		Heed: func(ctx context.Context, to transport.Heard) error {
 			q := Question{
@@ -77,7 +82,7 @@ func Ask(ctx context.Context, cfg config.Config, timeout time.Duration, person P
 			switch {
 			case person.Word != nil:
 				return person.Word(ctx, q)
-			case person.Wait, to.Member && shown == to.CA:
+			case person.Wait, to.Member && ca != nil:
 				return nil
 			}
 			return fmt.Errorf("%w at site %s, for ten minutes: if both phrases are the same there, run \"l2bridge approve %s\" there and then this command again", ErrFiled, to.Site, cfg.Site)
@@ -85,13 +90,15 @@ func Ask(ctx context.Context, cfg config.Config, timeout time.Duration, person P
 	}
 	log.Info("asking to join", "site", cfg.Site, "addrs", cfg.Peers)
 	m, addrs, err := asking.Ask(ctx)
-	if errors.Is(err, transport.ErrElsewhere) {
+	switch {
+	case errors.Is(err, transport.ErrElsewhere):
 		return fmt.Errorf("%w: %w", ErrRefused, err)
-	}
-	if err != nil {
+	case errors.Is(err, identity.ErrNotMember) && ca != nil:
+		return fmt.Errorf("%w: %w (to ask another network than before: rm %s)", ErrRefused, err, filepath.Join(dir.Path(), askedFile))
+	case err != nil:
 		return judged(err)
 	}
-	if err := saveMembers(dir, addrs); err != nil {
+	if err := errors.Join(saveMembers(dir, addrs), saveAsked(dir, identity.ID{})); err != nil {
 		return err
 	}
 	log.Info("joined", "site", m.Site, "network", m.Network, "id", m.ID)

@@ -30,7 +30,8 @@ func loadMembers(dir *identity.Dir) (addrs []string, err error) {
 	return addrs, readJSON(dir, membersFile, &addrs)
 }
 
-// asked is the network whose phrase was shown to a person here.
+// asked is the network whose phrase was shown to a person here, until it has let
+// this site in: then all is 0.
 type asked struct {
 	CA identity.ID `json:"ca"`
 }
