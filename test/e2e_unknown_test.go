@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -84,6 +85,56 @@ func (m *mouth) SetReadBuffer(int) error          { return nil }
 func (m *mouth) SetWriteBuffer(int) error         { return nil }
 func (m *mouth) SetDeadline(time.Time) error      { return nil }
 func (m *mouth) SetWriteDeadline(time.Time) error { return nil }
+
+// refused returns the connection ID of a connection that site a has just refused.
+func refused(t *testing.T, s *lab.Sites) (id []byte) {
+	t.Helper()
+	c := &recorder{PacketConn: s.WAN[0].ListenUDP("198.18.1.1:0")}
+	defer c.Close()
+	tr := &quic.Transport{Conn: c, ConnectionIDLength: 17}
+	defer tr.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), recvWait)
+	defer cancel()
+	conn, err := tr.Dial(ctx, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(s.A.Addr4+":4433")),
+		&tls.Config{NextProtos: []string{"l2bridge/1"}, InsecureSkipVerify: true}, &quic.Config{InitialPacketSize: 1200})
+	if err == nil {
+		select {
+		case <-conn.Context().Done():
+		case <-ctx.Done():
+			t.Fatal("who has no certificate is not refused")
+		}
+	}
+	said := c.said()
+	const at, length = 6, 17
+	last := said[len(said)-1]
+	if last[0]&0x80 == 0 { // a short header has it behind the first byte
+		return last[1 : 1+length]
+	}
+	return last[at : at+length]
+}
+
+// recorder is a socket that keeps what is sent.
+type recorder struct {
+	net.PacketConn
+	mu   sync.Mutex
+	sent [][]byte
+}
+
+func (r *recorder) WriteTo(b []byte, to net.Addr) (int, error) {
+	r.mu.Lock()
+	r.sent = append(r.sent, slices.Clone(b))
+	r.mu.Unlock()
+	return r.PacketConn.WriteTo(b, to)
+}
+
+func (r *recorder) said() [][]byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.sent)
+}
+
+func (r *recorder) SetReadBuffer(int) error  { return nil }
+func (r *recorder) SetWriteBuffer(int) error { return nil }
 
 // noise returns random bytes, the first of which are given.
 func noise(rng *rand.Rand, length int, first ...byte) []byte {
@@ -185,6 +236,24 @@ func TestAmplification(t *testing.T) {
 	}
 	if answered == 0 {
 		t.Error("nothing was answered, not even honest handshakes")
+	}
+
+	// Who was just refused cannot have that said to others more than three times, either.
+	for number, length := range []int{21, 37, 38, 45, 100} {
+		id := refused(t, s)
+		var payloads [][]byte
+		for _, first := range [][]byte{slices.Concat([]byte{0x41}, id), slices.Concat([]byte{0xe0, 0, 0, 0, 1, 17}, id)} {
+			for range 4 {
+				payloads = append(payloads, noise(rng, max(length, len(first)), first...))
+			}
+		}
+		counter, sent := probe(2000+uint16(number), payloads)
+		time.Sleep(time.Second)
+		packets, bytes := counter.Count()
+		t.Logf("%-36s %5d bytes in %2d datagrams: %5d bytes in %d answers", "of one that was refused", sent, len(payloads), bytes, packets)
+		if bytes > 3*sent {
+			t.Errorf("to %d bytes of a connection that was refused %d were answered", sent, bytes)
+		}
 	}
 
 	// To what is for a connection of before a restart the answer is that it is gone,

@@ -15,6 +15,10 @@ const (
 	// is anybody's word. A site that was started again owes one to each peer.
 	maxAnswers = 500
 
+	// longestAnswer is their length: three times the least that is admitted, since
+	// what quic-go says to a connection that it has closed may be a reply to that.
+	longestAnswer = amplification * leastPacket
+
 	// leastProbe is the length of what quic-go sends to find out whether a peer
 	// is at a new address (RFC 9000, section 8.2.1): that is no answer.
 	leastProbe = 1200
@@ -45,6 +49,10 @@ func (a *answers) admits(packet []byte, now time.Time) bool {
 	const kind, retry = 0xf0, 0xf0
 	if !a.marks.Load() || len(packet) == 0 || len(packet) >= leastProbe || packet[0]&kind == retry {
 		return true
+	}
+	if len(packet) > longestAnswer {
+		a.dropped.Add(1)
+		return false
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

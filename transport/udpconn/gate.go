@@ -41,6 +41,12 @@ const (
 	// idLen is the length of connection IDs; see wire.MaxConnIDLen for why.
 	idLen = 1 + aes.BlockSize
 
+	// leastPacket is the length of the shortest packet that can be decrypted: a
+	// first byte, an ID of ours, and what header protection takes its sample from
+	// (RFC 9001, section 5.4.2). To a shorter one a connection that is closed might
+	// say so again.
+	leastPacket = 1 + idLen + 4 + 16
+
 	// longestReset is the length of quic-go's stateless resets. To a packet that
 	// is not longer it sends none (RFC 9000, section 10.3.3).
 	longestReset = 42
@@ -85,19 +91,22 @@ func (g *Gate) newID() (id [idLen]byte) {
 // Admits reports whether a UDP datagram is to be handed up. It is called by one
 // goroutine at a time.
 //
-//	                     | our ID            | another ID
-//	---------------------+-------------------+--------------------------------
-//	Initial              | yes               | from 1200 bytes on: a new one
-//	Handshake, Retry     | yes               | no
-//	0-RTT, other version | no, never spoken  | no
-//	short header         | yes               | if it may be a stateless reset
+//	                     | our ID, and long enough | another ID
+//	---------------------+-------------------------+-------------------------------
+//	Initial              | yes                     | from 1200 bytes on: a new one
+//	Handshake, Retry     | yes                     | no
+//	0-RTT, other version | no, never spoken        | no
+//	short header         | yes                     | if it may be a stateless reset
 func (g *Gate) Admits(packet []byte) bool {
 	const fixed = 0x40
 	switch {
 	case len(packet) < shortestReset || packet[0]&fixed == 0:
 		return false
 	case isShortHeader(packet[0]):
-		return len(packet) <= longestReset || g.issued(packet[1:1+idLen])
+		if g.issued(packet[1 : 1+idLen]) {
+			return len(packet) >= leastPacket
+		}
+		return len(packet) <= longestReset
 	}
 	const initial, zeroRTT = 0, 1
 	kind := packet[0] >> 4 & 3
@@ -106,7 +115,7 @@ func (g *Gate) Admits(packet []byte) bool {
 		return false
 	}
 	if n == idLen && g.issued(packet[6:6+idLen]) {
-		return true
+		return len(packet) >= leastPacket
 	}
 	return kind == initial && len(packet) >= leastInitial && n >= leastInitialID
 }

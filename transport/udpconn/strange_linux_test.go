@@ -66,7 +66,7 @@ func TestAnswersAreBounded(t *testing.T) {
 		name   string
 		packet []byte
 		want   int
-	}{{"reset", reset, udpconn.MaxAnswers}, {"retry", retry, 2000}, {"path probe", probe, 2000}} {
+	}{{"reset", reset, udpconn.MaxAnswers}, {"retry", retry, 2000}, {"path probe", probe, 2000}, {"long farewell", make([]byte, 115), 0}} {
 		if n := sent(tt.packet, 2000); n != tt.want {
 			t.Errorf("%s: %d of 2000 sent, want %d", tt.name, n, tt.want)
 		}
