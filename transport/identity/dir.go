@@ -22,6 +22,7 @@ import (
 // every change of it is one rename.
 const (
 	siteKeyFile = "site.key"        // PKCS #8, PEM: this site's key
+	nextKeyFile = "site.key.next"   // the same, while it is being changed
 	caKeyFile   = "ca.key"          // PKCS #8, PEM: the network's CA key, at the founder only
 	stateFile   = "membership.json" // certificates, and at the founder the ledger
 )
@@ -47,6 +48,10 @@ type Dir struct {
 	// revoked is the list of revoked keys, nil while there is none. It is
 	// replaced under mu, and never by an older one.
 	revoked atomic.Pointer[Revocations]
+
+	// book is who is in the founder's ledger, and whether it has former keys. It
+	// is replaced under mu.
+	book atomic.Pointer[map[ID]bool]
 }
 
 // Open opens the state directory path and locks it, making it (mode 0700, with
@@ -88,7 +93,14 @@ func (d *Dir) Load() (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d.memberLocked(st)
+	m, err := d.memberLocked(st)
+	if err != nil {
+		return nil, err
+	}
+	// If a change of the key was interrupted. A member comes up without, too.
+	_ = d.promoteLocked(m)
+	_ = m.settleLocked(st)
+	return m, nil
 }
 
 // Found makes a new network with this site, named site, as its first member:
@@ -212,6 +224,7 @@ type state struct {
 	Schema int     `json:"schema"`
 	CA     []byte  `json:"ca"`               // certificate in DER
 	Leaf   []byte  `json:"leaf"`             // certificate in DER
+	Was    string  `json:"was,omitempty"`    // the site's former name
 	Ledger *ledger `json:"ledger,omitempty"` // at the founder only
 }
 
@@ -264,7 +277,24 @@ func (d *Dir) writeStateLocked(st *state) error {
 	if err != nil {
 		return err
 	}
-	return d.replaceLocked(stateFile, append(data, '\n'))
+	if err := d.replaceLocked(stateFile, append(data, '\n')); err != nil {
+		return err
+	}
+	d.noteLocked(st)
+	return nil
+}
+
+// noteLocked keeps what is asked of the ledger too often to read it.
+func (d *Dir) noteLocked(st *state) {
+	if st.Ledger == nil {
+		d.book.Store(nil)
+		return
+	}
+	book := make(map[ID]bool, len(st.Ledger.Issued))
+	for _, c := range st.Ledger.Issued {
+		book[c.ID] = len(c.Was) > 0
+	}
+	d.book.Store(&book)
 }
 
 // keyLocked reads the key in the file name, and makes it when there is none.

@@ -37,6 +37,9 @@ type issued struct {
 	Serial string    `json:"serial"` // hexadecimal
 	When   time.Time `json:"when"`   // by the founder's clock, for people
 	Cert   []byte    `json:"cert"`   // DER
+
+	Was      []former `json:"was,omitempty"`      // keys that it had, good as yet
+	Renewals int      `json:"renewals,omitempty"` // how often it has changed its key
 }
 
 // invited is one token. It stays on the list when it was used, so that a
@@ -139,6 +142,13 @@ func (l *ledger) byKey(id ID) int {
 	return slices.IndexFunc(l.Issued, func(c issued) bool { return c.ID == id })
 }
 
+// byAnyKey finds the holder of a key that is, or was, a site's.
+func (l *ledger) byAnyKey(id ID) int {
+	return slices.IndexFunc(l.Issued, func(c issued) bool {
+		return c.ID == id || slices.ContainsFunc(c.Was, func(w former) bool { return w.ID == id })
+	})
+}
+
 func (l *ledger) byRelay(id ID) int {
 	return slices.IndexFunc(l.Issued, func(c issued) bool { return c.ID.Relay() == id.Relay() })
 }
@@ -151,7 +161,10 @@ func (l *ledger) strike(revoked func(ID) bool) {
 // room returns the certificate that the key id has under the name site, or nil when
 // there is room for one. The error is a *Refusal when there is not.
 func (l *ledger) room(site string, id ID) (had []byte, err error) {
-	if i := l.byKey(id); i >= 0 {
+	if i := l.byAnyKey(id); i >= 0 {
+		if l.Issued[i].ID != id {
+			return nil, ErrKeyTaken.because("this machine's key was that of site %q, which has another now (join with a new state directory)", l.Issued[i].Site)
+		}
 		if had := l.Issued[i].Site; had != site {
 			return nil, ErrKeyTaken.because("this machine's key is site %q already (join with --site %s)", had, had)
 		}
@@ -215,6 +228,14 @@ func (l *ledger) check(ca *x509.Certificate, network string) error {
 		}
 		if (claim{network, e.Site, e.ID}) != c {
 			return fmt.Errorf("member %d: certificate is that of site %q of network %s", i, c.site, c.network)
+		}
+		if len(e.Was) > maxFormer {
+			return fmt.Errorf("member %d: %d former keys (want at most %d)", i, len(e.Was), maxFormer)
+		}
+		for _, w := range e.Was {
+			if err := ValidSite(w.Site); err != nil {
+				return fmt.Errorf("member %d: %w", i, err)
+			}
 		}
 		if l.bySite(c.site) != i || l.byRelay(c.id) != i {
 			return fmt.Errorf("member %d: site %q or its key is there twice", i, c.site)

@@ -29,6 +29,7 @@ var (
 // only.
 type Member struct {
 	Site    string // this site's name
+	Was     string // its former name; "" when it has always had this one
 	ID      ID     // this site's key
 	Network string // the network's name
 	CA      *x509.Certificate
@@ -42,13 +43,6 @@ type Member struct {
 // memberLocked makes a Member of what is stored or about to be. It trusts
 // none of it.
 func (d *Dir) memberLocked(st *state) (*Member, error) {
-	key, err := d.readKeyLocked(siteKeyFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w (restore it from a backup)", err)
-	}
-	if err != nil {
-		return nil, err
-	}
 	ca, err := x509.ParseCertificate(st.CA)
 	if err != nil {
 		return nil, fmt.Errorf("certificate of the network: %w", err)
@@ -64,8 +58,9 @@ func (d *Dir) memberLocked(st *state) (*Member, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate of this site: %w", err)
 	}
-	if !key.Public().(ed25519.PublicKey).Equal(leaf.PublicKey) {
-		return nil, fmt.Errorf("certificate of this site is for another key than %s (put the two that belong together there)", siteKeyFile)
+	key, err := d.leafKeyLocked(leaf)
+	if err != nil {
+		return nil, err
 	}
 	caID, err := keyID(ca.PublicKey)
 	if err != nil {
@@ -73,6 +68,7 @@ func (d *Dir) memberLocked(st *state) (*Member, error) {
 	}
 	m := &Member{
 		Site:    c.site,
+		Was:     st.Was,
 		ID:      c.id,
 		Network: c.network,
 		CA:      ca,
@@ -83,6 +79,7 @@ func (d *Dir) memberLocked(st *state) (*Member, error) {
 	if err := d.loadRevocationsLocked(m); err != nil {
 		return nil, err
 	}
+	d.noteLocked(st)
 	if st.Ledger == nil {
 		return m, nil
 	}

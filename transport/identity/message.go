@@ -3,6 +3,7 @@
 package identity
 
 import (
+	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
@@ -47,6 +48,40 @@ func parseJoinRequest(b []byte) (joinRequest, error) {
 	q.site = r.text()
 	if r.short {
 		return joinRequest{}, errors.New("join request: cut short")
+	}
+	return q, nil
+}
+
+// renewRequest asks for a certificate of another key. Its bytes are:
+//
+//	 bytes  field
+//	1 + n   site      the name asked for; n is 1 to 63
+//	   32   key       the new one, Ed25519
+//	   64   proof     its signature: see renewProof
+//
+// What follows is ignored.
+type renewRequest struct {
+	site  string
+	key   ed25519.PublicKey
+	proof []byte
+}
+
+func (q renewRequest) append(b []byte) []byte {
+	return append(append(appendText(b, q.site), q.key...), q.proof...)
+}
+
+// parseRenewRequest leaves the site name unchecked, as parseJoinRequest does.
+func parseRenewRequest(b []byte) (renewRequest, error) {
+	if len(b) > MaxMessage {
+		return renewRequest{}, fmt.Errorf("renew request: more than %d bytes", MaxMessage)
+	}
+	var q renewRequest
+	r := reader{b: b}
+	q.site = r.text()
+	q.key = r.bytes(ed25519.PublicKeySize)
+	q.proof = r.bytes(ed25519.SignatureSize)
+	if r.short {
+		return renewRequest{}, errors.New("renew request: cut short")
 	}
 	return q, nil
 }

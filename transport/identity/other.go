@@ -42,7 +42,7 @@ func (d *Dir) WriteFile(name string, data []byte) error {
 // checkOther refuses the names under which keys and membership are kept, those
 // that replace gives to files half written, and any way out of the directory.
 func checkOther(name string) error {
-	taken := []string{siteKeyFile, caKeyFile, stateFile, revokedFile, pidFile, "", ".", ".."}
+	taken := []string{siteKeyFile, nextKeyFile, caKeyFile, stateFile, revokedFile, pidFile, "", ".", ".."}
 	if slices.Contains(taken, name) || strings.HasSuffix(name, newSuffix) || strings.ContainsAny(name, "/\x00") {
 		return fmt.Errorf("identity: %q is not a name for another file in the state directory", name)
 	}

@@ -142,6 +142,9 @@ func (m *Member) Revoke(site string, keys ...ID) ([]Revocation, error) {
 	for _, c := range st.Ledger.Issued {
 		if c.Site == site {
 			keys = append(keys, c.ID)
+			for _, w := range c.Was {
+				keys = append(keys, w.ID)
+			}
 		}
 	}
 	// First, since it harms nobody: after a crash in between one tries again.
