@@ -38,10 +38,11 @@ const (
 func (m *Mesh) serverTLS() *tls.Config {
 	lanes := m.cfg.Member.TLSConfig(wire.ALPN)
 	enrol := m.cfg.Member.EnrolTLSConfig()
+	renew := m.cfg.Member.RenewTLSConfig()
 	both := lanes.Clone()
 	both.NextProtos = []string{wire.ALPN, identity.AskALPN}
 	if m.cfg.Member.Founder() {
-		both.NextProtos = append(both.NextProtos, identity.JoinALPN)
+		both.NextProtos = append(both.NextProtos, identity.JoinALPN, identity.RenewALPN)
 	}
 	both.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if m.cfg.Member.Founder() && slices.Contains(hello.SupportedProtos, identity.JoinALPN) {
@@ -49,6 +50,9 @@ func (m *Mesh) serverTLS() *tls.Config {
 		}
 		if slices.Contains(hello.SupportedProtos, identity.AskALPN) {
 			return m.askedTLS()
+		}
+		if m.cfg.Member.Founder() && slices.Contains(hello.SupportedProtos, identity.RenewALPN) {
+			return renew, nil
 		}
 		return lanes, nil
 	}
@@ -85,6 +89,8 @@ func (m *Mesh) accept(ctx context.Context, listener *quic.Listener) error {
 			handle = m.enrol
 		case identity.AskALPN:
 			handle = m.hear
+		case identity.RenewALPN:
+			handle = m.renew
 		}
 		m.group.Go(func() error {
 			defer done()

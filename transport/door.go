@@ -41,6 +41,10 @@ const (
 	// keeps neither a member nor an enrolment out.
 	maxHearings, oneHearing           = 16, 4
 	hearingsPerSecond, hearingsAtOnce = 2, 8
+
+	// maxRenewals bounds the members that ask for another key.
+	maxRenewals, oneRenewal           = 4, 2
+	renewalsPerSecond, renewalsAtOnce = 1, 4
 )
 
 // door bounds what those cost who have no session, each kind by itself: who floods
@@ -49,7 +53,8 @@ const (
 //	Initial --Retry?--> handshake --.--> greeting of a member
 //	                    half open   |
 //	                                :--> enrolment
-//	                                '--> request to join
+//	                                :--> request to join
+//	                                '--> another key for a member
 type door struct {
 	gate     *udpconn.Gate
 	halfOpen *limiter
@@ -67,9 +72,10 @@ func newDoor(gate *udpconn.Gate, flooded func(begun int), refused func(net.Addr,
 		gate:     gate,
 		halfOpen: newLimiter(maxHalfOpen, oneHalfOpen, handshakesPerSecond, handshakesAtOnce),
 		rooms: map[string]*limiter{
-			wire.ALPN:         newLimiter(maxGreetings, oneGreeting, handshakesPerSecond, handshakesAtOnce),
-			identity.JoinALPN: newLimiter(maxEnrolments, oneEnrolment, enrolmentsPerSecond, enrolmentsAtOnce),
-			identity.AskALPN:  newLimiter(maxHearings, oneHearing, hearingsPerSecond, hearingsAtOnce),
+			wire.ALPN:          newLimiter(maxGreetings, oneGreeting, handshakesPerSecond, handshakesAtOnce),
+			identity.JoinALPN:  newLimiter(maxEnrolments, oneEnrolment, enrolmentsPerSecond, enrolmentsAtOnce),
+			identity.AskALPN:   newLimiter(maxHearings, oneHearing, hearingsPerSecond, hearingsAtOnce),
+			identity.RenewALPN: newLimiter(maxRenewals, oneRenewal, renewalsPerSecond, renewalsAtOnce),
 		},
 		flooded: flooded,
 		refused: refused,

@@ -113,6 +113,11 @@ func requestOn(ctx context.Context, conn *quic.Conn, token identity.Token, site 
 	if err != nil {
 		return nil, err
 	}
+	return exchangeOn(ctx, conn, request)
+}
+
+// exchangeOn sends a request, and returns the reply.
+func exchangeOn(ctx context.Context, conn *quic.Conn, request []byte) ([]byte, error) {
 	stream, err := conn.OpenStreamSync(ctx)
 	if err != nil {
 		return nil, err

@@ -310,6 +310,7 @@ func (m *Mesh) learn(body []byte, from *session) error {
 	p.untold, p.newsFrom = true, from
 	m.unstored = true
 	poke(m.learned)
+	poke(m.arrived)
 	p.wake()
 	m.stir()
 	if member.Version == finalVersion {

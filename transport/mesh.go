@@ -130,6 +130,7 @@ type Mesh struct {
 	requests          *requests
 	stirred           chan struct{} // something has changed that tend is to look at
 	learned           chan struct{} // there is something to store
+	arrived           chan struct{} // a member has announced itself
 	shorts            atomic.Pointer[map[wire.ShortID]*Peer]
 
 	// Set by Run, before anything else runs.
@@ -180,6 +181,7 @@ func New(cfg Config) *Mesh {
 		requests: newRequests(),
 		learned:  make(chan struct{}, 1),
 		known:    make(chan struct{}),
+		arrived:  make(chan struct{}, 1),
 	}
 	rand.Read(m.boot[:])
 	m.lan = lan{cfg.MTU, cfg.Features}
@@ -271,6 +273,7 @@ func (m *Mesh) rebornLocked() {
 	m.peers, m.sessions = make(map[identity.ID]*Peer), make(map[sessionKey]*session)
 	m.shorts.Store(nil)
 	m.own, m.linksTold, m.restateDue = nil, nil, true
+	m.aloneLocked()
 	for _, s := range m.seeds {
 		s.id, s.known, s.trouble = identity.ID{}, false, ""
 	}
@@ -279,7 +282,10 @@ func (m *Mesh) rebornLocked() {
 // live is Run under one membership.
 func (m *Mesh) live(ctx context.Context) error {
 	gate := newGate(m.cfg.Member)
-	m.quic = newTransport(m.cfg.Conn, m.cfg.Member, gate)
+	tr := newTransport(m.cfg.Conn, m.cfg.Member, gate)
+	m.mu.Lock()
+	m.quic = tr
+	m.mu.Unlock()
 	defer m.quic.Close()
 	m.door = m.openDoor(gate)
 	m.door.guard(m.quic)
@@ -305,6 +311,7 @@ func (m *Mesh) live(ctx context.Context) error {
 	m.stir()
 	g.Go(func() error { m.tend(ctx); return nil })
 	g.Go(func() error { m.inspect(ctx); return nil })
+	g.Go(func() error { m.keepBook(ctx); return nil })
 	if m.cfg.Learned != nil {
 		g.Go(func() error { m.keepStored(ctx); return nil })
 	}

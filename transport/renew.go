@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"net/netip"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/l2bridge/l2bridge/transport/identity"
+)
+
+// renew judges a member's request for another key on an accepted connection.
+func (m *Mesh) renew(ctx context.Context, conn *quic.Conn) {
+	addr := conn.RemoteAddr()
+	site, _, err := identity.Peer(conn.ConnectionState().TLS)
+	if err == nil {
+		err = m.renewOn(ctx, conn)
+	}
+	if err != nil {
+		m.refused.warn(m.cfg.Log, "key not changed", err, "peer", site, "addr", addr)
+	} else {
+		m.cfg.Log.Info("site gets another key", "peer", site, "addr", addr)
+	}
+}
+
+func (m *Mesh) renewOn(ctx context.Context, conn *quic.Conn) error {
+	defer func() { closeFor(conn, nil) }()
+	ctx, cancel := context.WithTimeout(ctx, greeting)
+	defer cancel()
+	stream, err := conn.AcceptStream(ctx)
+	if err != nil {
+		return err
+	}
+	defer interrupt(ctx, stream)()
+	request, err := io.ReadAll(io.LimitReader(stream, identity.MaxMessage))
+	if err != nil {
+		return err
+	}
+	reply, err := m.cfg.Member.Renew(request, conn.ConnectionState().TLS)
+	if _, werr := stream.Write(reply); werr != nil && err == nil {
+		err = werr // it asks again, for the same key, and is told again
+	}
+	stream.Close()
+	// The member closes the connection when it has the reply.
+	select {
+	case <-conn.Context().Done():
+	case <-ctx.Done():
+	}
+	return err
+}
+
+// Renew gets this site another key, and the name site, from the holder of the CA
+// key, or by itself where that is this site. The membership that it returns is
+// stored, with an error too, and is to be taken on with Become.
+func (m *Mesh) Renew(ctx context.Context, site string) (*identity.Member, error) {
+	m.mu.Lock()
+	member, tr := m.cfg.Member, m.quic
+	m.mu.Unlock()
+	if member.Founder() {
+		return member.RenewOwn(site)
+	}
+	holder := m.holder(member)
+	if holder == nil || tr == nil {
+		return nil, fmt.Errorf("site %q, which holds the network's CA key, is not known here (see l2bridge peers)", member.FounderSite())
+	}
+	ask := func(ctx context.Context, addr netip.AddrPort) ([]byte, error) {
+		ctx, cancel := context.WithTimeout(ctx, greeting)
+		defer cancel()
+		conn, err := tr.Dial(ctx, net.UDPAddrFromAddrPort(addr), member.RenewTLSConfig(), quicConfig(0))
+		if err != nil {
+			return nil, explainRenew(addr, err)
+		}
+		defer closeFor(conn, nil)
+		request, err := member.NewRenewRequest(site, conn.ConnectionState().TLS)
+		if err != nil {
+			return nil, err
+		}
+		return exchangeOn(ctx, conn, request)
+	}
+	var lookups error
+	reply, errs := race(ctx, func(ctx context.Context) iter.Seq[netip.AddrPort] { return holder.addresses(ctx, &lookups) }, ask, func([]byte) {})
+	switch {
+	case len(errs) > 0:
+		return nil, fmt.Errorf("site %s, which holds the network's CA key, does not answer directly: %w", holder, errs[0])
+	case reply == nil && ctx.Err() != nil:
+		return nil, ctx.Err()
+	case reply == nil:
+		return nil, fmt.Errorf("site %s, which holds the network's CA key, has no address to dial", holder)
+	}
+	return member.Renewed(site, reply)
+}
+
+// holder returns the peer that holds the CA key, nil when it is not known.
+func (m *Mesh) holder(member *identity.Member) *Peer {
+	list := member.Revocations()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var named *Peer
+	for id, p := range m.peers {
+		if id == list.Holder.ID {
+			return p
+		}
+		if list.Holds(identity.Site{ID: id, Name: p.String()}) {
+			named = p
+		}
+	}
+	return named
+}
+
+// explainRenew is explain for a member that changes its key.
+func explainRenew(addr netip.AddrPort, err error) error {
+	var crypto *quic.TransportError
+	if errors.As(err, &crypto) && crypto.ErrorCode.IsCryptoError() && crypto.Remote {
+		return fmt.Errorf("%s gives no keys (only the site that holds the network's CA key does): %w", addr, err)
+	}
+	return explain(addr, err)
+}
+
+// keepBook has the founder note whom it has met: what a site's former keys wait
+// for. It runs until ctx ends. To note it may take its time.
+func (m *Mesh) keepBook(ctx context.Context) {
+	for {
+		var met [][]byte
+		m.mu.Lock()
+		for id, p := range m.peers {
+			if p.news != nil && m.cfg.Member.Awaits(id) {
+				met = append(met, p.news.Cert)
+			}
+		}
+		m.mu.Unlock()
+		for _, cert := range met {
+			news, err := m.cfg.Member.Met(cert)
+			if err != nil {
+				m.refused.warn(m.cfg.Log, "site met and not noted", err)
+			}
+			if len(news) > 0 {
+				m.putOut(news)
+			}
+		}
+		select {
+		case <-m.arrived:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/l2bridge/l2bridge/transport"
+	"github.com/l2bridge/l2bridge/transport/identity"
+)
+
+// three runs a founder and two members, of which the last knows the founder only.
+func three(t *testing.T, w *world) (home, office, cabin *node, up func(limit time.Duration)) {
+	t.Helper()
+	ms := members(t, "home", "office", "cabin")
+	at := func(addr string) func(*transport.Config) {
+		return func(c *transport.Config) { c.Addresses = func() []string { return []string{addr} } }
+	}
+	const cabinAddr = "192.0.2.4"
+	home = w.run(t, ms[0], homeAddr, nil, at(homePort))
+	office = w.run(t, ms[1], officeAddr, []string{homePort}, at(officePort))
+	cabin = w.run(t, ms[2], cabinAddr, []string{homePort}, at(cabinAddr+":4433"))
+	up = func(limit time.Duration) {
+		t.Helper()
+		until(t, "all are up", limit, func() bool {
+			return connected(home, office)() && connected(home, cabin)() && connected(office, cabin)()
+		})
+	}
+	up(10 * time.Second)
+	return home, office, cabin, up
+}
+
+// renew has a site change its key, and its name.
+func renew(t *testing.T, n *node, site string) {
+	t.Helper()
+	m, err := n.Renew(t.Context(), site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Become(m)
+	n.member = m
+}
+
+// A site changes its key, and its name, while all runs. Its former key is out a
+// moment later, at all, and it is listed once.
+func TestRenew(t *testing.T) {
+	for _, name := range []string{"office", "bureau"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				home, office, cabin, up := three(t, w)
+				was := office.member.ID
+				renew(t, office, name)
+				up(time.Second)
+				for _, n := range []*node{home, cabin} {
+					until(t, "the former key is out at "+n.member.Site, 5*time.Second, func() bool { return n.member.Revoked(was) })
+					for _, p := range n.Peers() {
+						if p.State != "up" || p.ID == was {
+							t.Errorf("%s: peer %s %s is %s", n.member.Site, p.Site, p.ID, p.State)
+						}
+					}
+				}
+				exchange(t, office, cabin, 10)
+			})
+		})
+	}
+}
+
+// So does the founder.
+func TestRenewFounder(t *testing.T) {
+	for _, name := range []string{"home", "house"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				home, office, cabin, up := three(t, w)
+				was := home.member.ID
+				renew(t, home, name)
+				up(2 * time.Second)
+				until(t, "the former key is out", time.Second, func() bool {
+					return office.member.Revoked(was) && cabin.member.Revoked(was)
+				})
+				exchange(t, home, office, 10)
+				// The others know whom to ask.
+				renew(t, office, "bureau")
+				up(2 * time.Second)
+				if got := cabin.member.FounderSite(); got != name {
+					t.Errorf("the founder is %s, want %s", got, name)
+				}
+			})
+		})
+	}
+}
+
+// A site that has got a key and does not use it, as after a crash, goes on with
+// the one that it has.
+func TestRenewNotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home, office, _, up := three(t, w)
+		was := office.member.ID
+		m, err := office.Renew(t.Context(), "office")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		up(time.Second)
+		if home.member.Revoked(was) {
+			t.Error("its key is out")
+		}
+		office.Become(m)
+		office.member = m
+		up(time.Second)
+		until(t, "the former key is out", 5*time.Second, func() bool { return home.member.Revoked(was) })
+	})
+}
+
+func TestRenewRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home, office, _, up := three(t, w)
+		if _, err := office.Renew(t.Context(), "cabin"); !errors.Is(err, identity.ErrSiteTaken) {
+			t.Errorf("a name that is taken: %v", err)
+		}
+		up(time.Second)
+		time.Sleep(time.Second) // the founder sees the connection close
+		if lines := home.log.lines(`msg="key not changed"`); len(lines) != 1 || !strings.Contains(lines[0], "peer=office") {
+			t.Errorf("log: %q", lines)
+		}
+		home.stop()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if _, err := office.Renew(ctx, "office"); err == nil || !strings.Contains(err.Error(), "site home, which holds the network's CA key, does not answer directly") {
+			t.Errorf("without the founder: %v", err)
+		}
+	})
+}
