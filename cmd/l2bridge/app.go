@@ -116,7 +116,7 @@ func (a *app) rootCommand() *cobra.Command {
 
 	root.AddCommand(
 		a.initCommand(), a.upCommand(), a.inviteCommand(), a.joinCommand(),
-		a.pendingCommand(), a.approveCommand(), a.denyCommand(), a.revokeCommand(), a.leaveCommand(), a.caCommand(),
+		a.pendingCommand(), a.approveCommand(), a.denyCommand(), a.revokeCommand(), a.leaveCommand(), a.rekeyCommand(), a.caCommand(),
 		a.statusCommand(), a.peersCommand(), a.fdbCommand(), a.dropsCommand(), a.testCommand(), a.monitorCommand(),
 		a.configCommand(), a.versionCommand(), a.completionCommand(),
 	)

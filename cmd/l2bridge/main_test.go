@@ -201,6 +201,13 @@ func (b *backend) Leave(context.Context) (control.Left, error) {
 	return control.Left{Network: "k3v9q2m7", Site: "office", Founder: "home", Told: 2, Peers: 3}, nil
 }
 
+func (b *backend) Rekey(_ context.Context, site string) (control.Rekeyed, error) {
+	if site == "office" {
+		return control.Rekeyed{}, fmt.Errorf("%w: site name \"office\" is in use by another key", control.ErrNotAuthorised)
+	}
+	return control.Rekeyed{Site: stdcmp.Or(site, b.status.Site), ID: strings.Repeat("ef", 32)}, nil
+}
+
 func (b *backend) DropCA([sha256.Size]byte) error { return nil }
 
 func (b *backend) ImportCA(data []byte) (string, error) { return b.status.Site, nil }

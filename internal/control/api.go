@@ -131,6 +131,12 @@ type Station struct {
 	Moves  uint64 `json:"moves"`
 }
 
+// Rekeyed is who a site is after its key was changed.
+type Rekeyed struct {
+	Site string `json:"site"`
+	ID   string `json:"id"`
+}
+
 // Drop is one reason for which frames were dropped at one port.
 type Drop struct {
 	Reason string `json:"reason"`
@@ -183,6 +189,8 @@ type Backend interface {
 	// what makes it a member, and has the daemon end. ErrInvalid at a site that
 	// holds the CA key while there are others.
 	Leave(ctx context.Context) (Left, error)
+	// Rekey gives this site another key and, unless that is "", the name site.
+	Rekey(ctx context.Context, site string) (Rekeyed, error)
 	// DropCA takes the CA key away from this site, if sum is that of what was
 	// read of it. ErrNotAuthorised where it is not.
 	DropCA(sum [sha256.Size]byte) error

@@ -101,6 +101,11 @@ func (c *Client) Leave(ctx context.Context) (Left, error) {
 	return ask[Left](ctx, c, "/v1/leave", &request{})
 }
 
+// Rekey gives the daemon's site another key and, unless that is "", the name site.
+func (c *Client) Rekey(ctx context.Context, site string) (Rekeyed, error) {
+	return ask[Rekeyed](ctx, c, "/v1/rekey", &request{Site: site})
+}
+
 // DropCA takes the CA key away from the daemon's site. sum is that of what was
 // read of it.
 func (c *Client) DropCA(ctx context.Context, sum [sha256.Size]byte) error {

@@ -86,6 +86,10 @@ func (f *fake) Leave(context.Context) (control.Left, error) {
 	return control.Left{Network: "net", Site: "home", Founder: "attic", Told: 1, Peers: 2}, nil
 }
 
+func (f *fake) Rekey(_ context.Context, site string) (control.Rekeyed, error) {
+	return control.Rekeyed{Site: site, ID: "0123"}, nil
+}
+
 func (f *fake) DropCA(sum [sha256.Size]byte) error {
 	if sum[0] != 1 {
 		return fmt.Errorf("%w: no CA key here", control.ErrNotAuthorised)
@@ -197,6 +201,9 @@ func TestClient(t *testing.T) {
 	}
 	if l, err := c.Leave(ctx); l != (control.Left{Network: "net", Site: "home", Founder: "attic", Told: 1, Peers: 2}) || err != nil {
 		t.Errorf("Leave: %+v, %v", l, err)
+	}
+	if r, err := c.Rekey(ctx, "house"); r != (control.Rekeyed{Site: "house", ID: "0123"}) || err != nil {
+		t.Errorf("Rekey: %+v, %v", r, err)
 	}
 	if err := c.DropCA(ctx, [sha256.Size]byte{1}); err != nil {
 		t.Errorf("DropCA: %v", err)

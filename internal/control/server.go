@@ -209,6 +209,7 @@ func routes(b Backend) http.Handler {
 		return r, err
 	})
 	post("/v1/leave", func(ctx context.Context, _ request) (any, error) { return b.Leave(ctx) })
+	post("/v1/rekey", func(ctx context.Context, q request) (any, error) { return b.Rekey(ctx, q.Site) })
 	post("/v1/ca/drop", func(_ context.Context, q request) (any, error) {
 		if len(q.Sum) != sha256.Size {
 			return nil, fmt.Errorf("%w: sum of %d bytes: want %d", ErrInvalid, len(q.Sum), sha256.Size)

@@ -66,6 +66,8 @@ type site struct {
 
 	statics sync.Mutex // held while the static entries are stored
 
+	rekeying sync.Mutex // held while the key is changed
+
 	safety *safety
 	limits confine.State
 
@@ -87,7 +89,9 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	if place, given := cfg.Places["site"]; given && cfg.Site != member.Site {
+	if place, given := cfg.Places["site"]; given && cfg.Site != member.Site && cfg.Site == member.Was {
+		log.Warn("site is named as it was before rekey", "setting", cfg.Site, "site", member.Site)
+	} else if given && cfg.Site != member.Site {
 		return &config.Error{Place: place, Key: "site", Value: cfg.Site,
 			Rule: fmt.Sprintf("this site is a member under the name %q (take the setting out)", member.Site)}
 	}

@@ -101,7 +101,7 @@ type Station struct {
 func (s *Site) args(args []string) []string {
 	args = append(slices.Clone(args), "--config", filepath.Join(s.dir, "config.toml"), "--socket", s.Socket())
 	if !slices.Contains(args, "--state-dir") {
-		args = append(args, "--state-dir", filepath.Join(s.dir, "state"))
+		args = append(args, "--state-dir", s.StateDir())
 	}
 	if s.instance != "" {
 		args = append(args, "-n", s.instance)
@@ -111,6 +111,9 @@ func (s *Site) args(args []string) []string {
 
 // Socket returns the path of the control socket.
 func (s *Site) Socket() string { return filepath.Join(s.dir, "sock") }
+
+// StateDir returns the path of the site's keys and membership.
+func (s *Site) StateDir() string { return filepath.Join(s.dir, "state") }
 
 // CLI runs l2bridge at the site's gateway to its end and returns what it
 // wrote to standard output, see [Namespace.Run].
