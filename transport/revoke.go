@@ -27,8 +27,9 @@ import (
 
 const (
 	// holdFor is how long sessions are held back for the holder of the CA key to
-	// answer. A member that comes back must not wait long for one that is gone.
-	holdFor = 500 * time.Millisecond
+	// answer: two round trips of a path around half of the world. A member that
+	// comes back is to have its traffic within a second, though the holder is gone.
+	holdFor = 400 * time.Millisecond
 
 	// revokedPause is how long a site waits that was told that it is no member.
 	revokedPause = time.Minute
@@ -167,6 +168,21 @@ func (m *Mesh) putOut(news []identity.Revocation) {
 	m.refreshOuter()
 }
 
+// Gone returns the addresses by which members were named that are none any more:
+// revoked, or gone for good.
+func (m *Mesh) Gone() (addresses []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, k := range m.cfg.Member.Revocations().Keys {
+		for _, s := range m.seeds {
+			if s.known && s.id == k.ID && k.Reason != identity.Rekeyed {
+				addresses = append(addresses, s.addresses...)
+			}
+		}
+	}
+	return addresses
+}
+
 // dismiss ends all that there is with a member: no frame comes from it any more
 // when dismiss returns.
 func (p *Peer) dismiss(why error) {
@@ -260,7 +276,7 @@ func (m *Mesh) vet(ctx context.Context, control *lane) {
 			m.holdUntil = time.Now().Add(holdFor)
 		}
 		wait := time.Until(m.holdUntil)
-		if wait <= 0 || m.cfg.Member.Founder() {
+		if wait <= 0 || holds(m.cfg.Member.ID, m.cfg.Member.Site) {
 			m.vetLocked()
 		}
 		if m.vetted || holds(control.id, control.site) {

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -378,4 +380,70 @@ func TestLeave(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A founder whose state is that of a backup does not let in again whom it has put
+// out since, and what it does before it has heard of that is not lost.
+func TestRestoredFounder(t *testing.T) {
+	path := t.TempDir()
+	ms := membersOf(t, path, "home", "attic", "barn", "cabin", "shed")
+	backup, err := identity.Open(copied(t, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { backup.Close() })
+	restored, err := backup.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, ms)
+		until(t, "mesh", 5*time.Second, all("up", n.but()...))
+		time.Sleep(5 * time.Second)
+		for _, site := range []string{"shed", "cabin"} {
+			if _, _, err := n.nodes["home"].Revoke(site); err != nil {
+				t.Fatal(err)
+			}
+		}
+		until(t, "both are out", 2*time.Second, func() bool { return len(n.nodes["attic"].Peers()) == 2 })
+		n.nodes["home"].kill()
+		time.Sleep(10 * time.Second)
+
+		n.members[0] = restored
+		if _, err := restored.Revoke("barn"); err != nil {
+			t.Fatal(err)
+		}
+		n.start("home")
+		until(t, "one list", 5*time.Second, func() bool {
+			for _, m := range []*identity.Member{restored, ms[1]} {
+				if r := m.Revocations(); r.Version != 3 || len(r.Keys) != 3 || r.Digest() != restored.Revocations().Digest() {
+					return false
+				}
+			}
+			return n.nodes["attic"].peer("barn") == nil
+		})
+		time.Sleep(time.Minute)
+		if !all("up", n.nodes["home"], n.nodes["attic"])() || len(n.nodes["home"].Peers()) != 1 || len(n.nodes["attic"].Peers()) != 1 {
+			t.Errorf("home has %+v, attic %+v", n.nodes["home"].Peers(), n.nodes["attic"].Peers())
+		}
+	})
+}
+
+// copied returns a copy of a founder's state directory.
+func copied(t *testing.T, from string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "state")
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"site.key", "ca.key", "membership.json"} {
+		data, err := os.ReadFile(filepath.Join(from, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(path, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
 }

@@ -505,9 +505,19 @@ func exchange(t *testing.T, a, b *node, count int) {
 // founder's own hand.
 func members(t *testing.T, sites ...string) []*identity.Member {
 	t.Helper()
+	return membersOf(t, t.TempDir(), sites...)
+}
+
+// membersOf is members with the founder's directory.
+func membersOf(t *testing.T, founder string, sites ...string) []*identity.Member {
+	t.Helper()
 	var out []*identity.Member
 	for i, site := range sites {
-		dir, err := identity.Open(t.TempDir())
+		path := founder
+		if i > 0 {
+			path = t.TempDir()
+		}
+		dir, err := identity.Open(path)
 		if err != nil {
 			t.Fatal(err)
 		}

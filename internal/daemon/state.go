@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 
 	"github.com/l2bridge/l2bridge/bridge"
 	"github.com/l2bridge/l2bridge/internal/frame"
@@ -60,7 +61,24 @@ func (s *site) keepLearned(announcements [][]byte) {
 	if s.left.Load() {
 		return
 	}
+	s.forgetMembers(s.mesh.Gone())
 	if err := writeJSON(s.dir, learnedFile, announcements); err != nil {
+		s.log.Warn("members learned are not stored", "error", err)
+	}
+}
+
+// forgetMembers has the addresses that were learned when joining dialled no more
+// after a restart, if they are those of one that is gone for good.
+func (s *site) forgetMembers(gone []string) {
+	all, err := loadMembers(s.dir)
+	if err != nil {
+		return // the next start says so
+	}
+	left := slices.DeleteFunc(slices.Clone(all), func(a string) bool { return slices.Contains(gone, a) })
+	if len(left) == len(all) {
+		return
+	}
+	if err := saveMembers(s.dir, left); err != nil {
 		s.log.Warn("members learned are not stored", "error", err)
 	}
 }
