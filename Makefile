@@ -150,4 +150,4 @@ root:
 
 .PHONY: need
 need:
-	@test/need.sh ip:iproute2 ping:iputils-ping iperf3:iperf3 dnsmasq:dnsmasq-base udhcpc:udhcpc radvd:radvd tcpdump:tcpdump nft:nftables gcc:gcc gcc:libc6-dev miniupnpd:miniupnpd-nftables
+	@test/need.sh ip:iproute2 ping:iputils-ping iperf3:iperf3 dnsmasq:dnsmasq-base udhcpc:udhcpc radvd:radvd tcpdump:tcpdump nft:nftables gcc:gcc gcc:libc6-dev openssl:openssl miniupnpd:miniupnpd-nftables

@@ -40,6 +40,9 @@ func (m *Mesh) serverTLS() *tls.Config {
 	enrol := m.cfg.Member.EnrolTLSConfig()
 	renew := m.cfg.Member.RenewTLSConfig()
 	both := lanes.Clone()
+	if m.cfg.Member.External() {
+		return both // nobody is let in here
+	}
 	both.NextProtos = []string{wire.ALPN, identity.AskALPN}
 	if m.cfg.Member.Founder() {
 		both.NextProtos = append(both.NextProtos, identity.JoinALPN, identity.RenewALPN)

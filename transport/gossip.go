@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"maps"
@@ -140,11 +139,11 @@ func (m *Mesh) restate(at time.Time) (again time.Duration) {
 		Version:   m.version,
 		Features:  m.lan.features | always,
 		MTU:       uint16(m.lan.mtu),
-		Cert:      m.cfg.Member.Leaf.Certificate[0],
+		Cert:      m.cfg.Member.Certificate(),
 		Addresses: m.withSeenLocked(addrs),
 	}
 	if old := m.own; old != nil {
-		if old.Version == now.Version && old.Features == now.Features && old.MTU == now.MTU && slices.Equal(old.Addresses, now.Addresses) {
+		if old.Version == now.Version && old.Features == now.Features && old.MTU == now.MTU && slices.Equal(old.Addresses, now.Addresses) && bytes.Equal(old.Cert, now.Cert) {
 			return idle
 		}
 		now.Version = max(now.Version, old.Version+1)
@@ -154,12 +153,13 @@ func (m *Mesh) restate(at time.Time) (again time.Duration) {
 		m.cfg.Log.Warn("own addresses not announced", "error", err)
 		return idle
 	}
-	key, ok := m.cfg.Member.Leaf.PrivateKey.(ed25519.PrivateKey)
-	if !ok {
+	signature, err := m.cfg.Member.Sign(signed)
+	if err != nil {
+		m.cfg.Log.Warn("own addresses not announced", "error", err)
 		return idle
 	}
 	m.version = now.Version
-	m.own = &announcement{now, signed, ed25519.Sign(key, signed)}
+	m.own = &announcement{now, signed, signature}
 	m.tellLocked(m.cfg.Member.ID, nil)
 	return idle
 }
@@ -283,7 +283,7 @@ func (m *Mesh) learn(body []byte, from *session) error {
 	if known != nil && known.Version >= member.Version {
 		return nil
 	}
-	if !ed25519.Verify(key, signed, signature) {
+	if !identity.Verify(key, signed, signature) {
 		return fmt.Errorf("announcement of %s is not signed by it", site)
 	}
 	if id == m.cfg.Member.ID {

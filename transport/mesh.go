@@ -8,10 +8,7 @@ package transport
 import (
 	"context"
 	"crypto/aes"
-	"crypto/ed25519"
-	"crypto/hkdf"
 	"crypto/rand"
-	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"net"
@@ -489,7 +486,7 @@ func (m *Mesh) Up() (n int) {
 
 // resetKey derives the key of stateless resets from the site's own.
 func resetKey(member *identity.Member) *quic.StatelessResetKey {
-	key := derive(member, "l2bridge stateless reset", sha256.Size)
+	key := member.Secret("l2bridge stateless reset", len(quic.StatelessResetKey{}))
 	if key == nil {
 		return nil
 	}
@@ -502,23 +499,9 @@ func newGate(member *identity.Member) *udpconn.Gate {
 	var key [aes.BlockSize]byte
 	rand.Read(key[:])
 	if member != nil {
-		copy(key[:], derive(member, "l2bridge connection id", len(key)))
+		copy(key[:], member.Secret("l2bridge connection id", len(key)))
 	}
 	return udpconn.NewGate(key)
-}
-
-// derive derives a key from the site's own, so that it outlives restarts and has
-// no file; nil when the site's gives none.
-func derive(member *identity.Member, purpose string, length int) []byte {
-	private, ok := member.Leaf.PrivateKey.(ed25519.PrivateKey)
-	if !ok {
-		return nil
-	}
-	key, err := hkdf.Key(sha256.New, private.Seed(), nil, purpose, length)
-	if err != nil {
-		return nil
-	}
-	return key
 }
 
 // receiver returns how a connection's datagrams are taken: through the socket's

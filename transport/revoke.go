@@ -4,7 +4,6 @@ package transport
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"math"
@@ -227,21 +226,24 @@ func (m *Mesh) Leave(ctx context.Context) (told, of int, err error) {
 	m.mu.Lock()
 	member := m.cfg.Member
 	m.mu.Unlock()
-	final := wire.Member{Version: finalVersion, Cert: member.Leaf.Certificate[0]}
+	if member.External() {
+		return 0, 0, errors.New("this site is a member as long as the CA says so (ca_file): stop l2bridge here, and have the CA revoke the certificate")
+	}
+	final := wire.Member{Version: finalVersion, Cert: member.Certificate()}
 	signed, err := final.Signed()
 	if err != nil {
 		return 0, 0, err
 	}
-	key, ok := member.Leaf.PrivateKey.(ed25519.PrivateKey)
-	if !ok {
-		return 0, 0, errors.New("this site's key signs no announcements")
+	signature, err := member.Sign(signed)
+	if err != nil {
+		return 0, 0, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, leaving)
 	defer cancel()
 	var sessions []*session
 	m.mu.Lock()
 	m.leaving = true
-	m.own, m.version = &announcement{final, signed, ed25519.Sign(key, signed)}, finalVersion
+	m.own, m.version = &announcement{final, signed, signature}, finalVersion
 	for _, p := range m.peers {
 		if p.hasLeftLocked() {
 			continue
@@ -276,7 +278,7 @@ func (m *Mesh) vet(ctx context.Context, control *lane) {
 			m.holdUntil = time.Now().Add(holdFor)
 		}
 		wait := time.Until(m.holdUntil)
-		if wait <= 0 || holds(m.cfg.Member.ID, m.cfg.Member.Site) {
+		if wait <= 0 || m.cfg.Member.External() || holds(m.cfg.Member.ID, m.cfg.Member.Site) {
 			m.vetLocked()
 		}
 		if m.vetted || holds(control.id, control.site) {

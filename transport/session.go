@@ -598,6 +598,8 @@ func closeFor(conn *quic.Conn, why error) {
 		conn.CloseWithError(wire.CloseRevoked, errPutOut.Error())
 	case errors.Is(why, errBusy):
 		conn.CloseWithError(wire.CloseGoodbye, errBusy.Error())
+	case errors.Is(why, identity.ErrNotMember), errors.Is(why, identity.ErrRevoked):
+		conn.CloseWithError(wire.CloseNotMember, identity.Clean(why.Error()))
 	default:
 		conn.CloseWithError(wire.CloseGoodbye, "goodbye")
 	}

@@ -33,6 +33,9 @@ func (a *app) init(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	if err := cfg.OwnCA("no network is to be founded: l2bridge up"); err != nil {
+		return err
+	}
 	if cfg.Site == "" {
 		return errNoSite
 	}

@@ -76,6 +76,9 @@ func (a *app) join(cmd *cobra.Command, token string, timeout time.Duration, wait
 	if err != nil {
 		return err
 	}
+	if err := cfg.OwnCA("there is nobody to ask: l2bridge up"); err != nil {
+		return err
+	}
 	if cfg.Site == "" && token != "" {
 		return errNoSite
 	}

@@ -79,6 +79,9 @@ type Config struct {
 	// Rate bounds what leaves for each peer, in outer IP bits a second; 0 is
 	// no bound.
 	Rate uint64
+	// CAFile, CertFile and KeyFile are the membership by a CA of the operator's own,
+	// and CRLFile what that has revoked; "" for none. The first three belong together.
+	CAFile, CertFile, KeyFile, CRLFile string
 	// OnUp and OnDown are the commands that run when a peer comes or goes, each
 	// a program and its arguments; empty for none.
 	OnUp, OnDown []string
@@ -277,6 +280,9 @@ func (c *Config) settle() error {
 		return &Error{Place: place, Key: "tap", Value: c.TAP,
 			Rule: "TAP and bridge have the same name (the TAP is a port of the bridge: name one otherwise)"}
 	}
+	if err := c.settleFiles(); err != nil {
+		return err
+	}
 	if c.FDBMaxPerPeer > c.FDBMax {
 		place, given := c.Places["fdb_max_per_peer"]
 		if given {
@@ -286,6 +292,34 @@ func (c *Config) settle() error {
 		c.FDBMaxPerPeer = c.FDBMax
 	}
 	return nil
+}
+
+// settleFiles checks that the files of a CA of the operator's own are complete.
+func (c *Config) settleFiles() error {
+	values := map[string]string{"ca_file": c.CAFile, "cert_file": c.CertFile, "key_file": c.KeyFile}
+	for _, given := range []string{"ca_file", "cert_file", "key_file", "crl_file"} {
+		value := values[given]
+		if given == "crl_file" {
+			value = c.CRLFile
+		}
+		for _, missing := range []string{"ca_file", "cert_file", "key_file"} {
+			if value != "" && values[missing] == "" {
+				return &Error{Place: c.Places[given], Key: given, Value: value,
+					Rule: fmt.Sprintf("ca_file, cert_file and key_file belong together (give %s too)", missing)}
+			}
+		}
+	}
+	return nil
+}
+
+// OwnCA returns an error where a CA of the operator's own certifies members: what
+// a network does that has a CA of l2bridge's is not for it.
+func (c *Config) OwnCA(instead string) error {
+	if c.CAFile == "" {
+		return nil
+	}
+	return &Error{Place: c.Places["ca_file"], Key: "ca_file", Value: c.CAFile,
+		Rule: fmt.Sprintf("here a CA of your own certifies members (%s, or leave the setting out)", instead)}
 }
 
 // MarshalJSON gives every key with its value, and the paths.

@@ -151,6 +151,9 @@ func TestRefused(t *testing.T) {
 		{"lanes", "17", "1 to 16"},
 		{"lanes", "many", "1 to 16"},
 		{"rate", "100mbit", "64k to 1000g"},
+		{"ca_file", "ca.pem", "absolute path"},
+		{"crl_file", "/etc/a\nb", "control character"},
+		{"crl_file", "/etc/crl.pem", "belong together"},
 		{"rate", "63k", "64k to 1000g"},
 		{"rate", "1001g", "64k to 1000g"},
 		{"rate", "99999999999999999g", "64k to 1000g"},
@@ -382,6 +385,10 @@ func drawFlags(t *rapid.T) []config.Given {
 		"peers":            rapid.SliceOfN(endpoint, 0, 5),
 		"mtu":              one(rapid.Map(rapid.OneOf(rapid.Just(0), rapid.IntRange(576, 9000)), text[int])),
 		"carrier":          one(rapid.SampledFrom([]string{"auto", "on"})),
+		"ca_file":          one(rapid.Just("/etc/l2bridge/ca \"1\".pem")),
+		"cert_file":        one(rapid.Just("/c")),
+		"key_file":         one(rapid.Just("/k")),
+		"crl_file":         one(rapid.Just("")),
 		"ageing":           one(rapid.Map(rapid.Int64Range(1e9, 1e15), func(n int64) string { return time.Duration(n).String() })),
 		"fdb_max":          one(rapid.Map(fdbMax, text[int])),
 		"forward_reserved": one(rapid.Map(rapid.Uint16(), func(n uint16) string { return fmt.Sprintf("%#x", n&^2) })),
@@ -393,8 +400,12 @@ func drawFlags(t *rapid.T) []config.Given {
 			rapid.Map(rapid.IntRange(1, 1000), func(n int) string { return fmt.Sprint(n) + "G" }))),
 	}
 	var flags []config.Given
+	ownCA := rapid.Bool().Draw(t, "files of a CA given")
 	for _, s := range config.Settings() {
-		if g := texts[s.Key]; g != nil && rapid.Bool().Draw(t, s.Key+" given") {
+		if strings.HasSuffix(s.Key, "_file") && !ownCA {
+			continue
+		}
+		if g := texts[s.Key]; g != nil && (strings.HasSuffix(s.Key, "_file") || rapid.Bool().Draw(t, s.Key+" given")) {
 			flags = append(flags, config.Given{Key: s.Key, Texts: g.Draw(t, s.Key)})
 		}
 	}
@@ -439,8 +450,8 @@ func TestJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"advertise":[],"ageing":"300s","bridge":"br0","carrier":"auto","config":"f","fdb_max":262144,` +
-		`"fdb_max_per_peer":4096,"forward_reserved":0,"lanes":"auto","listen":"[::]:4433","mtu":0,"name":"n","on_down":[],"on_up":[],"peers":[],"port_mapping":"auto",` +
+	want := `{"advertise":[],"ageing":"300s","bridge":"br0","ca_file":"","carrier":"auto","cert_file":"","config":"f","crl_file":"","fdb_max":262144,` +
+		`"fdb_max_per_peer":4096,"forward_reserved":0,"key_file":"","lanes":"auto","listen":"[::]:4433","mtu":0,"name":"n","on_down":[],"on_up":[],"peers":[],"port_mapping":"auto",` +
 		`"rate":0,"site":"home","socket":"s","state_dir":"d","superframes":"on","tap":"l2b0"}`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -8,11 +8,14 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Setting is one thing that can be set, by a flag or by a key.
@@ -240,6 +243,42 @@ var settings = []Setting{
 		get: func(c *Config) any { return c.Rate },
 	},
 	{
+		Key: "ca_file", Flag: "ca-file", Arg: "FILE", form: word,
+		Help: "certificate of your own CA, in place of init and join",
+		set: func(c *Config, v string) error {
+			c.CAFile = v
+			return checkFile(v)
+		},
+		get: func(c *Config) any { return c.CAFile },
+	},
+	{
+		Key: "cert_file", Flag: "cert-file", Arg: "FILE", form: word,
+		Help: "certificate of this site, by your own CA",
+		set: func(c *Config, v string) error {
+			c.CertFile = v
+			return checkFile(v)
+		},
+		get: func(c *Config) any { return c.CertFile },
+	},
+	{
+		Key: "key_file", Flag: "key-file", Arg: "FILE", form: word,
+		Help: "the key of that certificate, mode 0600",
+		set: func(c *Config, v string) error {
+			c.KeyFile = v
+			return checkFile(v)
+		},
+		get: func(c *Config) any { return c.KeyFile },
+	},
+	{
+		Key: "crl_file", Flag: "crl-file", Arg: "FILE", form: word,
+		Help: "certificates that your own CA has revoked",
+		set: func(c *Config, v string) error {
+			c.CRLFile = v
+			return checkFile(v)
+		},
+		get: func(c *Config) any { return c.CRLFile },
+	},
+	{
 		Key: "on_up", form: command,
 		list: func(c *Config) *[]string { return &c.OnUp },
 		item: addToCommand,
@@ -303,6 +342,17 @@ var validDevice = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,15}$`)
 func checkDevice(name string) error {
 	if !validDevice.MatchString(name) || strings.Trim(name, ".") == "" || name[0] == '-' {
 		return errors.New("want a device name: 1 to 15 of letters, digits, _, . and - (such as br0)")
+	}
+	return nil
+}
+
+// checkFile checks the path of a file that is read when the site runs; "" is none.
+func checkFile(path string) error {
+	switch {
+	case path != "" && !filepath.IsAbs(path):
+		return errors.New("want the absolute path of a file (such as /etc/l2bridge/ca.pem)")
+	case !utf8.ValidString(path) || strings.ContainsFunc(path, unicode.IsControl):
+		return errors.New("a control character (give the file another name)")
 	}
 	return nil
 }

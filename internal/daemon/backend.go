@@ -46,6 +46,7 @@ func (b backend) Status() control.Status {
 	}
 	st.Hints = append(st.Hints, s.guardHints()...)
 	st.Hints = append(st.Hints, s.pendingHints()...)
+	st.Hints = append(st.Hints, certificateHints(s.member(), time.Now())...)
 	peers := s.mesh.Peers()
 	if len(peers) == 0 && s.member().Founder() {
 		st.Hints = append(st.Hints, `no other site yet: "l2bridge invite SITE" prints a token for one`)
@@ -225,6 +226,9 @@ func (b backend) Drops() []control.Drop {
 // Invite implements control.Backend.
 func (b backend) Invite(_ context.Context, site string, ttl time.Duration) (string, error) {
 	s := b.s
+	if s.member().External() {
+		return "", fmt.Errorf("%w: %w", control.ErrNotAuthorised, errOwnCA)
+	}
 	if !s.member().Founder() {
 		return "", fmt.Errorf("%w: the network's CA key is at site %q; run this there", control.ErrNotAuthorised, s.member().FounderSite())
 	}

@@ -69,6 +69,9 @@ func adoptCA(dir *identity.Dir, data []byte, site string) (*identity.Member, err
 
 // DropCA implements control.Backend.
 func (b backend) DropCA(sum [sha256.Size]byte) error {
+	if b.s.member().External() {
+		return fmt.Errorf("%w: %w", control.ErrNotAuthorised, errOwnCA)
+	}
 	m, err := b.s.dir.DropAuthority(sum)
 	if err != nil {
 		return caError(err)
@@ -80,6 +83,9 @@ func (b backend) DropCA(sum [sha256.Size]byte) error {
 
 // ImportCA implements control.Backend.
 func (b backend) ImportCA(data []byte) (string, error) {
+	if b.s.member().External() {
+		return "", fmt.Errorf("%w: %w", control.ErrNotAuthorised, errOwnCA)
+	}
 	m, err := adoptCA(b.s.dir, data, "")
 	if err != nil {
 		return "", caError(err)

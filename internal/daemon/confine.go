@@ -5,6 +5,8 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"os/signal"
 	"os/user"
 	"path/filepath"
@@ -60,13 +62,19 @@ func limits(cfg config.Config) confine.Limits {
 // rehearse finds out what is in the way of a start, while we may still look into
 // other processes: who else has the directory, the port or the TAP.
 func rehearse(ctx context.Context, cfg config.Config, member bool) error {
+	if cfg.CAFile != "" {
+		// No init or join has made it.
+		if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+			return fmt.Errorf("state directory: %w (choose another with --state-dir)", err)
+		}
+	}
 	dir, err := identity.Open(cfg.StateDir)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
 	if member {
-		if _, err := dir.Load(); err != nil {
+		if _, err := membership(dir, cfg); err != nil {
 			return err
 		}
 	}

@@ -85,7 +85,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer dir.Close()
-	member, err := dir.Load()
+	member, err := membership(dir, cfg)
 	if err != nil {
 		return err
 	}
@@ -165,6 +165,9 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	g.Go(func() error { s.followState(ctx); return nil })
 	g.Go(func() error { followLoad(ctx, log); return nil })
 	g.Go(func() error { s.keepSafe(ctx); return nil })
+	if member.External() {
+		g.Go(func() error { s.followFiles(ctx); return nil })
+	}
 
 	log.Info("ready", "site", member.Site, "network", member.Network, "tap", dev.Name(), "bridge", dev.Bridge(),
 		"mtu", dev.MTU(), "listen", s.conn.LocalAddr(), "socket", cfg.Socket)

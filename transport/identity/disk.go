@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -296,6 +298,24 @@ func (d *disk) close() error {
 		_ = unix.Rmdir(d.path) // refused when there is something in it
 	}
 	return d.dir.Close()
+}
+
+// nonBlock keeps os.OpenFile from waiting for a FIFO's other end.
+const nonBlock = unix.O_NONBLOCK
+
+// checkSecret refuses a file that others may read or change.
+func checkSecret(info fs.FileInfo) error {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	if euid := os.Geteuid(); int(st.Uid) != euid {
+		return fmt.Errorf("it belongs to user %d, not to user %d who runs this (chown it)", st.Uid, euid)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return fmt.Errorf("mode %04o: others may read or change what must be secret (chmod 600 it)", mode)
+	}
+	return nil
 }
 
 func checkOwner(path string, st *unix.Stat_t) error {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 )
 
 // What the external tests need of the inside, and a handshake for both kinds.
@@ -273,4 +274,16 @@ func SignRevocations(key ed25519.PrivateKey, r Revocations) []byte {
 
 func ParseRevocations(b []byte, key ed25519.PrivateKey) (*Revocations, error) {
 	return parseRevocations(b, key.Public().(ed25519.PublicKey), "net")
+}
+
+// ReadAnything reads each content as each of the files.
+func ReadAnything(certs, key, list []byte) {
+	p := new(papers)
+	_ = p.takeIssuers(certs)
+	if p.takeLeaf(certs) == nil {
+		_ = p.takeKey(key)
+		_, _ = p.judge(p.chain(), time.Now())
+	}
+	_, _ = parsePrivateKey(key)
+	_ = p.takeLists(list)
 }

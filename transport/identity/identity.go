@@ -10,6 +10,8 @@
 // hash of their public half (ID), never by the hash of a certificate, so that
 // a certificate may be written again without changing who its holder is.
 //
+// Instead, a CA of the operator's own may certify members, by Files.
+//
 // The certificates' dates say nothing (1970 to 9999) and the clock is never
 // asked about them: a machine without a battery-backed clock must come up. The
 // one thing that ends by the clock is an invitation, and the founder, who

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"time"
 )
 
 var (
@@ -33,8 +34,9 @@ type Member struct {
 	ID      ID     // this site's key
 	Network string // the network's name
 	CA      *x509.Certificate
-	Leaf    tls.Certificate // this site's certificate (without CA's) and key
+	Leaf    tls.Certificate // this site's certificate (without CA's) and key; by Files, the ones at the start
 
+	own   *own // nil unless a CA of the operator's own certifies members
 	caID  ID
 	caKey crypto.Signer // nil but at the founder
 	dir   *Dir
@@ -111,6 +113,9 @@ func (m *Member) Founder() bool {
 func (m *Member) FounderSite() string { return m.Revocations().Holder.Name }
 
 func (m *Member) namedFounder() string {
+	if m.External() {
+		return ""
+	}
 	for _, site := range m.CA.Subject.OrganizationalUnit {
 		if ValidSite(site) == nil {
 			return site
@@ -121,6 +126,9 @@ func (m *Member) namedFounder() string {
 
 // notFounder returns ErrNotFounder with where to go instead.
 func (m *Member) notFounder() error {
+	if m.External() {
+		return fmt.Errorf("%w: its CA is not l2bridge's (ca_file); do it with the tools of that CA", ErrNotFounder)
+	}
 	switch site := m.FounderSite(); site {
 	case "":
 		return fmt.Errorf("%w (do it at the site that founded it)", ErrNotFounder)
@@ -139,6 +147,11 @@ func (m *Member) notFounder() error {
 func (m *Member) TLSConfig(alpn ...string) *tls.Config {
 	cfg := baseConfig(alpn...)
 	cfg.Certificates = []tls.Certificate{m.Leaf}
+	if m.External() { // it is renewed
+		cfg.Certificates = nil
+		cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.leaf(), nil }
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return m.leaf(), nil }
+	}
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
 		if err := checkProtocol(cs, alpn); err != nil {
 			return err
@@ -154,8 +167,11 @@ func (m *Member) verifyPeer(chain []*x509.Certificate) error {
 	if len(chain) == 0 {
 		return fmt.Errorf("%w: no certificate", ErrNotMember)
 	}
-	c, err := verifyLeaf(m.CA, chain[0])
-	if err != nil {
+	c, err := m.certified(chain)
+	switch {
+	case errors.Is(err, ErrRevoked):
+		return err
+	case err != nil:
 		return fmt.Errorf("%w: %w", ErrNotMember, err)
 	}
 	if c.network != m.Network {
@@ -167,10 +183,33 @@ func (m *Member) verifyPeer(chain []*x509.Certificate) error {
 	return nil
 }
 
+// certified checks that the CA has certified what the other end has shown.
+func (m *Member) certified(chain []*x509.Certificate) (claim, error) {
+	if m.own == nil {
+		return verifyLeaf(m.CA, chain[0])
+	}
+	return m.own.now.Load().judge(chain, time.Now())
+}
+
+// leaf returns this site's certificate and key as they are at present.
+func (m *Member) leaf() *tls.Certificate {
+	if m.own == nil {
+		return &m.Leaf
+	}
+	return &m.own.now.Load().leaf
+}
+
+// Certificate returns this site's certificate as it is at present, in DER.
+func (m *Member) Certificate() []byte { return m.leaf().Certificate[0] }
+
+// Rejudge returns an error, ErrNotMember or ErrRevoked (errors.Is), when what the
+// other end of a connection showed at its handshake would be refused now.
+func (m *Member) Rejudge(cs tls.ConnectionState) error { return m.verifyPeer(cs.PeerCertificates) }
+
 // Judge returns whose membership certificate, in DER, another member has told of,
 // and the key that is certified. Errors are ErrNotMember and ErrRevoked
 // (errors.Is).
-func (m *Member) Judge(der []byte) (site string, id ID, key ed25519.PublicKey, err error) {
+func (m *Member) Judge(der []byte) (site string, id ID, key crypto.PublicKey, err error) {
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
 		return "", ID{}, nil, fmt.Errorf("%w: %w", ErrNotMember, err)
@@ -182,11 +221,10 @@ func (m *Member) Judge(der []byte) (site string, id ID, key ed25519.PublicKey, e
 	if err != nil {
 		return "", ID{}, nil, err
 	}
-	key, ok := leaf.PublicKey.(ed25519.PublicKey)
-	if !ok {
-		return "", ID{}, nil, fmt.Errorf("%w: its key is no Ed25519 key", ErrNotMember)
+	if err := checkKey(leaf.PublicKey); err != nil {
+		return "", ID{}, nil, fmt.Errorf("%w: %w", ErrNotMember, err)
 	}
-	return c.site, c.id, key, nil
+	return c.site, c.id, leaf.PublicKey, nil
 }
 
 // Peer returns who is at the other end of a connection made with a config of
