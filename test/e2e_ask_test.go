@@ -31,7 +31,7 @@ type aRequest struct {
 // pending waits until one site asks to join, and returns its request.
 func pending(t *testing.T, at *lab.Site) (r aRequest) {
 	t.Helper()
-	lab.Wait(t, recvWait, "somebody asks to join at "+at.Name, func() error {
+	lab.Wait(t, backWait, "somebody asks to join at "+at.Name, func() error {
 		var all []aRequest
 		if err := json.Unmarshal([]byte(at.MustCLI("pending", "-j")), &all); err != nil {
 			return err
@@ -64,7 +64,7 @@ func isMember(site *lab.Site) bool {
 // exited waits until a process has ended, and expects its exit status.
 func exited(t *testing.T, p *lab.Process, code int) {
 	t.Helper()
-	lab.Wait(t, recvWait, "it ends", func() error {
+	lab.Wait(t, backWait, "it ends", func() error {
 		if p.Running() {
 			return errors.New(p.Output())
 		}
@@ -90,13 +90,13 @@ func TestAskToJoin(t *testing.T) {
 	// In a terminal: two screens, two words.
 	events := monitor(t, a, "-j")
 	up, person := b.StartInTerminal(ask(a, "b")...)
-	up.WaitOutput(recvWait, "yes or no: ")
+	up.WaitOutput(backWait, "yes or no: ")
 	r := pending(t, a)
 	own, network := shown(t, up.Output())
 	if r.Site != "b" || r.Phrase != own || r.CAPhrase != network || !strings.HasPrefix(r.Addr, b.Addr4+":") || r.LeftMS <= 0 {
 		t.Errorf("pending %+v, and the asker shows %q and %q", r, own, network)
 	}
-	waitEvent(t, events, recvWait, "b asks", func(e anEvent) bool { return e.Kind == "join" && e.Event == "asks" && e.Site == "b" && e.ID == r.ID })
+	waitEvent(t, events, backWait, "b asks", func(e anEvent) bool { return e.Kind == "join" && e.Event == "asks" && e.Site == "b" && e.ID == r.ID })
 	if text := a.MustCLI("pending"); !strings.Contains(text, own) || !strings.Contains(text, network) {
 		t.Errorf("pending shows:\n%s", text)
 	}
@@ -107,14 +107,14 @@ func TestAskToJoin(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.MustCLI("approve", "b")
-	waitEvent(t, events, recvWait, "b is approved", func(e anEvent) bool { return e.Kind == "join" && e.Event == "approved" && e.Site == "b" })
+	waitEvent(t, events, backWait, "b is approved", func(e anEvent) bool { return e.Kind == "join" && e.Event == "approved" && e.Site == "b" })
 	if isMember(b) {
 		t.Error("b is a member before the person there has said so")
 	}
 	if err := person.Type("yes"); err != nil {
 		t.Fatal(err)
 	}
-	up.WaitOutput(recvWait, "msg=ready")
+	up.WaitOutput(backWait, "msg=ready")
 	a.WaitUp(1)
 
 	// Without a terminal: filed, by way of a member that is not the founder.
@@ -166,7 +166,7 @@ func TestAskMachineInBetween(t *testing.T) {
 	evil.Up()
 
 	asker, person := cabin.StartInTerminal(bare("join", "--peer", evil.Addr4+":4433", "--site", "cabin")...)
-	asker.WaitOutput(recvWait, "yes or no: ")
+	asker.WaitOutput(backWait, "yes or no: ")
 	own, network := shown(t, asker.Output())
 	double := evil.Instance("double")
 	if _, err := double.CLI(bare("join", "--peer", home.Addr4+":4433", "--site", "cabin", "--listen", "[::]:4434")...); lab.ExitCode(err) != 4 {

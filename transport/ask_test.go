@@ -376,6 +376,17 @@ func TestAskElsewhere(t *testing.T) {
 			t.Fatal(a.err)
 		}
 
+		// Strangers hear of no address within a home, unless they are in one too.
+		for from, want := range map[string][]string{
+			"192.0.2.11": {homePort},
+			"10.9.9.9":   {homePort, "10.1.2.3:4433"},
+		} {
+			answer := w.askOnce(t, from, lost, "barn", officeAddr)
+			if answer.Kind != identity.AnswerElsewhere || answer.Site != "home" || !cmp.Equal(answer.Addrs, want) {
+				t.Errorf("%s is answered %+v, want addresses %v", from, answer, want)
+			}
+		}
+
 		// At the founder's address there is another network now.
 		home.stop()
 		w.run(t, foreign, homeAddr, nil)
@@ -388,6 +399,42 @@ func TestAskElsewhere(t *testing.T) {
 			t.Error("a person was asked about the wrong network")
 		}
 	})
+}
+
+// askOnce asks on one connection, and returns the first answer.
+func (w *world) askOnce(t *testing.T, from string, dir *identity.Dir, site, at string) identity.Answer {
+	t.Helper()
+	key, err := dir.SiteKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sock := w.listen(from)
+	defer sock.Close()
+	tr := &quic.Transport{Conn: sock}
+	defer tr.Close()
+	conn, err := tr.Dial(t.Context(), &net.UDPAddr{IP: net.ParseIP(at).To4(), Port: 4433},
+		identity.AskTLSConfig(key, site, nil), &quic.Config{InitialPacketSize: 1200})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.CloseWithError(0, "")
+	stream, err := conn.OpenStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := identity.NewAsk(site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Write(request); err != nil {
+		t.Fatal(err)
+	}
+	stream.Close()
+	answer, err := identity.ReadAnswer(stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer
 }
 
 func second[T any](_ T, err error) error { return err }

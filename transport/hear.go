@@ -143,6 +143,12 @@ func parting(ctx context.Context, conn *quic.Conn, stream *quic.Stream) {
 // private network only when they come from one.
 func (m *Mesh) elsewhereAnswer(asker netip.Addr) identity.Answer {
 	a := identity.Answer{Kind: identity.AnswerElsewhere, Site: m.cfg.Member.FounderSite()}
+	add := func(text string) {
+		at, err := netip.ParseAddrPort(text)
+		if private := err == nil && at.Addr().IsPrivate(); (asker.IsPrivate() || !private) && !slices.Contains(a.Addrs, text) {
+			a.Addrs = append(a.Addrs, text)
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.peers {
@@ -150,15 +156,13 @@ func (m *Mesh) elsewhereAnswer(asker netip.Addr) identity.Answer {
 			continue
 		}
 		if s := p.session.Load(); s != nil {
-			a.Addrs = append(a.Addrs, s.control.remote().String())
+			add(s.control.remote().String())
 		}
 		if p.news != nil {
-			a.Addrs = append(a.Addrs, p.news.Addresses...)
+			for _, text := range p.news.Addresses {
+				add(text)
+			}
 		}
 	}
-	a.Addrs = slices.DeleteFunc(a.Addrs, func(text string) bool {
-		at, err := netip.ParseAddrPort(text)
-		return err == nil && at.Addr().IsPrivate() && !asker.Unmap().IsPrivate()
-	})
 	return a
 }
