@@ -83,13 +83,16 @@ func (s *session) revoked(body []byte) error {
 	if list == nil {
 		return err
 	}
-	before := m.listVersion()
+	before, held := m.listVersion(), m.cfg.Member.Founder()
 	news, err := m.cfg.Member.TakeRevocations(list)
 	switch {
 	case errors.Is(err, identity.ErrRevocations):
 		return fmt.Errorf("%w: %w", wire.ErrProtocol, err)
 	case err != nil:
 		m.cfg.Log.Error("list of revoked keys not stored, it counts until this site stops", "error", err)
+	}
+	if held && !m.cfg.Member.Founder() {
+		m.cfg.Log.Warn("the ca key is used at another site now", "site", m.cfg.Member.FounderSite())
 	}
 	m.mu.Lock()
 	s.theirs = wire.ListVersion{Digest: identity.RevocationsDigest(list)}

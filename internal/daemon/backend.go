@@ -229,8 +229,8 @@ func (b backend) Invite(_ context.Context, site string, ttl time.Duration) (stri
 	if s.member().External() {
 		return "", fmt.Errorf("%w: %w", control.ErrNotAuthorised, errOwnCA)
 	}
-	if !s.member().Founder() {
-		return "", fmt.Errorf("%w: the network's CA key is at site %q; run this there", control.ErrNotAuthorised, s.member().FounderSite())
+	if err := s.member().MayEnrol(); err != nil {
+		return "", fmt.Errorf("%w: %w", control.ErrNotAuthorised, err)
 	}
 	addrs := s.advertised()
 	if len(addrs) == 0 {

@@ -26,10 +26,10 @@ func (b backend) Revoke(_ context.Context, site string) (control.Revoked, error)
 		return control.Revoked{}, fmt.Errorf("%w: site %.64q: %w", control.ErrInvalid, site, err)
 	}
 	m := b.s.member()
-	switch {
-	case !m.Founder():
-		return control.Revoked{}, fmt.Errorf("%w: the network's CA key is at site %q; run this there", control.ErrNotAuthorised, m.FounderSite())
-	case site == m.Site:
+	if err := m.MayEnrol(); err != nil {
+		return control.Revoked{}, fmt.Errorf("%w: %w", control.ErrNotAuthorised, err)
+	}
+	if site == m.Site {
 		return control.Revoked{}, fmt.Errorf("%w: %q is this site, which holds the network's CA key: move that first (l2bridge ca export --move, and ca import at another site), then run \"l2bridge leave\" here", control.ErrInvalid, site)
 	}
 	news, known, err := b.s.mesh.Revoke(site)

@@ -27,7 +27,7 @@ func (m *Member) MayLeave() error {
 }
 
 func (m *Member) mayLeaveLocked(st *state) error {
-	if !m.Founder() {
+	if !m.Founder() || st.Ledger == nil {
 		return nil
 	}
 	var others []string
@@ -64,7 +64,7 @@ func (d *Dir) Leave(others ...string) error {
 	}
 	// The membership last: while it is there without a key it is seen that
 	// something is left to do, and a key without it would be taken for a new one.
-	steps := [][]string{append(others, siteKeyFile, caKeyFile), {revokedFile, stateFile}}
+	steps := [][]string{append(others, siteKeyFile, nextKeyFile, caKeyFile), {revokedFile, stateFile}}
 	for _, names := range steps {
 		for _, name := range names {
 			for _, file := range []string{name, name + newSuffix} {

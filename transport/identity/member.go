@@ -133,7 +133,7 @@ func (m *Member) notFounder() error {
 	case "":
 		return fmt.Errorf("%w (do it at the site that founded it)", ErrNotFounder)
 	case m.Site:
-		return fmt.Errorf("%w (put %s back into %s and start again)", ErrNotFounder, caKeyFile, m.dir.path)
+		return fmt.Errorf("%w any more (bring it back with l2bridge ca import, or put %s back into %s and start again)", ErrNotFounder, caKeyFile, m.dir.path)
 	default:
 		return fmt.Errorf("%w (do it at site %q)", ErrNotFounder, site)
 	}
