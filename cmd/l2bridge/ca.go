@@ -62,7 +62,7 @@ the site that holds the key the exit code is 4.`,
 			case file == "-" && isTerminal(a.stdout):
 				return usagef("standard output is a terminal: want a FILE")
 			}
-			return a.caExport(cmd.Context(), file, from, move)
+			return a.caExport(cmd, file, from, move)
 		},
 	}
 	cmd.Flags().BoolVar(&move, "move", false, "take the key away here once it is in FILE")
@@ -70,8 +70,8 @@ the site that holds the key the exit code is 4.`,
 	return cmd
 }
 
-func (a *app) caExport(ctx context.Context, file, phraseFile string, move bool) error {
-	p, err := config.Locate(a.paths)
+func (a *app) caExport(cmd *cobra.Command, file, phraseFile string, move bool) error {
+	p, err := a.caPaths(cmd)
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (a *app) caExport(ctx context.Context, file, phraseFile string, move bool) 
 			return fmt.Errorf("%s exists and is not overwritten (name another file, or take it away)", file)
 		}
 	}
-	phrase, err := newPassphrase(ctx, phraseFile)
+	phrase, err := newPassphrase(cmd.Context(), phraseFile)
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func (a *app) caExport(ctx context.Context, file, phraseFile string, move bool) 
 		return fmt.Errorf("%s is not as it was written, nothing is taken away here: %w", file, err)
 	}
 	if move {
-		if err := a.dropCA(ctx, p, ca); err != nil {
+		if err := a.dropCA(cmd.Context(), p, ca); err != nil {
 			return fmt.Errorf("the CA key is in %s, and here as well: %w", file, err)
 		}
 	}
@@ -116,6 +116,15 @@ func (a *app) caExport(ctx context.Context, file, phraseFile string, move bool) 
 			fmt.Fprintln(w, `it is here no more. Now, at another site of the network: "l2bridge ca import FILE"`)
 		}
 	})
+}
+
+// caPaths says where the site keeps its things, if it has a CA of l2bridge's.
+func (a *app) caPaths(cmd *cobra.Command) (config.Paths, error) {
+	cfg, err := a.runConfig(cmd)
+	if err == nil && cfg.CAFile != "" {
+		err = fmt.Errorf("%w: %s names a CA of your own (ca_file), whose tools do that", daemon.ErrNotFounder, cfg.File)
+	}
+	return cfg.Paths, err
 }
 
 // dropCA takes away what was read of the CA, at the daemon if one runs.
@@ -148,7 +157,7 @@ under a name of its own. "l2bridge up" then runs it.`,
 					return usagef("--site %.64q: %w", site, err)
 				}
 			}
-			return a.caImport(cmd.Context(), args[0], from, site)
+			return a.caImport(cmd, args[0], from, site)
 		},
 	}
 	cmd.Flags().StringVar(&site, "site", "", "where there is no network yet: join under `NAME`")
@@ -156,8 +165,8 @@ under a name of its own. "l2bridge up" then runs it.`,
 	return cmd
 }
 
-func (a *app) caImport(ctx context.Context, file, phraseFile, site string) error {
-	p, err := config.Locate(a.paths)
+func (a *app) caImport(cmd *cobra.Command, file, phraseFile, site string) error {
+	p, err := a.caPaths(cmd)
 	if err != nil {
 		return err
 	}
@@ -165,7 +174,7 @@ func (a *app) caImport(ctx context.Context, file, phraseFile, site string) error
 	if err != nil {
 		return err
 	}
-	phrase, err := passphrase(ctx, phraseFile)
+	phrase, err := passphrase(cmd.Context(), phraseFile)
 	if err != nil {
 		return err
 	}
@@ -176,7 +185,7 @@ func (a *app) caImport(ctx context.Context, file, phraseFile, site string) error
 	name := ""
 	err = control.ErrNotRunning
 	if site == "" { // what runs is a member and has its name
-		name, err = control.Dial(p.Socket).ImportCA(ctx, data)
+		name, err = control.Dial(p.Socket).ImportCA(cmd.Context(), data)
 	}
 	running := err == nil
 	if errors.Is(err, control.ErrNotRunning) {
