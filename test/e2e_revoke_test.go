@@ -118,6 +118,15 @@ func TestRevoke(t *testing.T) {
 	for _, site := range []*lab.Site{a, d} {
 		wires[site].Drain()
 		silence(t, wires[site], site.Name, src, time.Second/2)
+		stations, err := site.Stations()
+		for _, st := range stations {
+			if err == nil && st.Port == "c" {
+				err = fmt.Errorf("%+v", st)
+			}
+		}
+		if err != nil {
+			t.Errorf("stations of site %s: %v", site.Name, err)
+		}
 		up[site].WaitOutput(recvWait, "site is no member any more")
 	}
 	up[c].WaitOutput(recvWait, "this site is no member of the network any more")

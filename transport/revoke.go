@@ -123,7 +123,7 @@ func (m *Mesh) Revoke(site string) (news []identity.Revocation, known bool, err 
 	}
 	m.putOut(news)
 	for _, k := range member.Revocations().Keys {
-		known = known || k.Name == site
+		known = known || k.Name == site && k.Reason != identity.Rekeyed
 	}
 	return news, known, nil
 }

@@ -94,10 +94,11 @@ func (n *network) came(from, to string) int {
 	return n.from[to][from]
 }
 
-// talks has a site send a frame to all that are attached, every 10 ms until the
+// talks has a site, as it runs now, send a frame to all that are attached, every 10 ms until the
 // test ends.
 func (n *network) talks(site string) {
 	stop, done := make(chan struct{}), make(chan struct{})
+	from := n.nodes[site]
 	go func() {
 		defer close(done)
 		for i := 0; ; i++ {
@@ -107,7 +108,7 @@ func (n *network) talks(site string) {
 			case <-time.After(10 * time.Millisecond):
 			}
 			for _, m := range n.members {
-				n.nodes[site].send(m.Site, numbered(i, 60))
+				from.send(m.Site, numbered(i, 60))
 			}
 		}
 	}()

@@ -42,6 +42,26 @@ type issued struct {
 	Renewals int      `json:"renewals,omitempty"` // how often it has changed its key
 }
 
+// keys returns the keys of a site that are good, each under the name that goes with
+// it.
+func (c issued) keys() []Site {
+	all := []Site{{c.ID, c.Site}}
+	for _, w := range c.Was {
+		all = append(all, w.site())
+	}
+	return all
+}
+
+// has reports whether a key is one of them.
+func (c issued) has(id ID) bool {
+	return slices.ContainsFunc(c.keys(), func(s Site) bool { return s.ID == id })
+}
+
+// named reports whether a name goes with one of them.
+func (c issued) named(site string) bool {
+	return slices.ContainsFunc(c.keys(), func(s Site) bool { return s.Name == site })
+}
+
 // invited is one token. It stays on the list when it was used, so that a
 // joiner who has not got the reply may ask again with it.
 type invited struct {
@@ -144,9 +164,7 @@ func (l *ledger) byKey(id ID) int {
 
 // byAnyKey finds the holder of a key that is, or was, a site's.
 func (l *ledger) byAnyKey(id ID) int {
-	return slices.IndexFunc(l.Issued, func(c issued) bool {
-		return c.ID == id || slices.ContainsFunc(c.Was, func(w former) bool { return w.ID == id })
-	})
+	return slices.IndexFunc(l.Issued, func(c issued) bool { return c.has(id) })
 }
 
 func (l *ledger) byRelay(id ID) int {

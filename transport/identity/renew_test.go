@@ -151,10 +151,25 @@ func TestRenewAgain(t *testing.T) {
 // Whoever is put out is so with all keys that are good.
 func TestRevokeWhileRenewing(t *testing.T) {
 	t.Parallel()
+	for _, by := range []func(home, cabin, chalet *Member) ([]Revocation, error){
+		func(home, _, _ *Member) ([]Revocation, error) { return home.Revoke("chalet") },
+		func(home, _, _ *Member) ([]Revocation, error) { return home.Revoke("cabin") },
+		func(home, cabin, _ *Member) ([]Revocation, error) { return home.Revoke("x", cabin.ID) },
+		func(home, cabin, _ *Member) ([]Revocation, error) { return home.Retire(Site{cabin.ID, "cabin"}, Left) },
+		func(home, _, chalet *Member) ([]Revocation, error) {
+			return home.Retire(Site{chalet.ID, "chalet"}, Left)
+		},
+	} {
+		revokedWhileRenewing(t, by)
+	}
+}
+
+func revokedWhileRenewing(t *testing.T, by func(home, cabin, chalet *Member) ([]Revocation, error)) {
+	t.Helper()
 	home := MustFound(t, "home")
 	cabin := MustJoin(t, home, "cabin")
 	renewed := mustRenew(t, cabin, home, "chalet")
-	news, err := home.Revoke("chalet")
+	news, err := by(home, cabin, renewed)
 	if err != nil || len(news) != 2 || !home.Revoked(cabin.ID) || !home.Revoked(renewed.ID) {
 		t.Errorf("put out: %v, %v", news, err)
 	}

@@ -118,8 +118,8 @@ func (m *Member) reviseLocked(change func(*Revocations)) error {
 }
 
 // Revoke puts a site out of the network for good: every key that the founder's
-// book has under its name, and those of keys (met elsewhere: the book may have
-// been restored from a backup). Invitations for that name end with it. It
+// book has of it, also while it is changing its key or its name, and keys (met
+// elsewhere: the book may have been restored from a backup). Invitations for that name end with it. It
 // returns what has come onto the list by that, nothing when it was there before.
 // The error is ErrNotFounder (errors.Is) at a site that does not hold the CA key.
 func (m *Member) Revoke(site string, keys ...ID) ([]Revocation, error) {
@@ -139,13 +139,16 @@ func (m *Member) Revoke(site string, keys ...ID) ([]Revocation, error) {
 	if st.Ledger == nil {
 		return nil, m.notFounder()
 	}
+	var out []Revocation
 	for _, c := range st.Ledger.Issued {
-		if c.Site == site {
-			keys = append(keys, c.ID)
-			for _, w := range c.Was {
-				keys = append(keys, w.ID)
+		if c.named(site) || slices.ContainsFunc(keys, c.has) {
+			for _, s := range c.keys() {
+				out = append(out, Revocation{s, Revoked})
 			}
 		}
+	}
+	for _, id := range keys {
+		out = append(out, Revocation{Site{id, site}, Revoked})
 	}
 	// First, since it harms nobody: after a crash in between one tries again.
 	open := len(st.Ledger.Tokens)
@@ -155,22 +158,30 @@ func (m *Member) Revoke(site string, keys ...ID) ([]Revocation, error) {
 			return nil, err
 		}
 	}
-	var out []Revocation
-	for _, id := range keys {
-		out = append(out, Revocation{Site{id, site}, Revoked})
-	}
 	return m.strikeLocked(out)
 }
 
-// Retire puts a key out whose site wants it so: it left, or has another. Errors
-// are those of Revoke.
+// Retire puts a site out that wants it so, by one of its keys. Errors are those of
+// Revoke.
 func (m *Member) Retire(key Site, why Reason) ([]Revocation, error) {
 	if !m.Founder() {
 		return nil, m.notFounder()
 	}
 	m.dir.mu.Lock()
 	defer m.dir.mu.Unlock()
-	return m.strikeLocked([]Revocation{{key, why}})
+	st, err := m.dir.readStateLocked()
+	if err != nil {
+		return nil, err
+	}
+	out := []Revocation{{key, why}}
+	if st.Ledger != nil {
+		if i := st.Ledger.byAnyKey(key.ID); i >= 0 {
+			for _, s := range st.Ledger.Issued[i].keys() {
+				out = append(out, Revocation{s, why})
+			}
+		}
+	}
+	return m.strikeLocked(out)
 }
 
 // strikeLocked puts the keys on the list that are not there, and returns them.

@@ -259,6 +259,31 @@ func TestRevocationsOnDiskDamaged(t *testing.T) {
 	}
 }
 
+// The bytes are those of ENROLMENT.md.
+func TestRevocationsLayout(t *testing.T) {
+	t.Parallel()
+	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	got := identity.SignRevocations(key, identity.Revocations{
+		Version: 0x0102030405060708, Holder: identity.Site{ID: identity.ID{0xaa}, Name: "home"},
+		Keys: []identity.Revocation{
+			{Site: identity.Site{ID: identity.ID{1}, Name: "a"}},
+			{Site: identity.Site{ID: identity.ID{2}, Name: "bc"}, Reason: identity.Left},
+			{Site: identity.Site{ID: identity.ID{2, 1}, Name: "d"}, Reason: identity.Rekeyed},
+		},
+	})
+	zeros := func(n int) string { return strings.Repeat("\x00", n) }
+	want := "\x03net" + "\x01\x02\x03\x04\x05\x06\x07\x08" + "\xaa" + zeros(31) + "\x04home" + "\x00\x03" +
+		"\x01" + zeros(31) + "\x00" + "\x01a" +
+		"\x02" + zeros(31) + "\x01" + "\x02bc" +
+		"\x02\x01" + zeros(30) + "\x02" + "\x01d"
+	if string(got[64:]) != want {
+		t.Errorf("list is %x, want %x", got[64:], want)
+	}
+	if !ed25519.Verify(key.Public().(ed25519.PublicKey), []byte("l2bridge revoked 1\x00"+want), got[:64]) {
+		t.Error("it is not signed as ENROLMENT.md has it")
+	}
+}
+
 // The longest list that the CA signs is one that others take.
 func TestRevocationsFull(t *testing.T) {
 	t.Parallel()
