@@ -105,40 +105,44 @@ type resting struct {
 // file has an asker's request wait, on conn for an answer, and reports whether it
 // is news. The error is a *identity.Refusal when it may not wait.
 func (q *requests) file(asker identity.Asker, addr net.Addr, conn *quic.Conn) (r *request, news bool, err error) {
-	now := time.Now()
-	from := network(addr)
 	q.mu.Lock()
-	defer q.mu.Unlock()
+	r, old, news, err := q.fileLocked(asker, addr, conn)
+	q.mu.Unlock()
+	if old != nil {
+		closeFor(old, errReplaced)
+	}
+	return r, news, err
+}
+
+// fileLocked returns also the connection that conn is in place of, to be closed.
+func (q *requests) fileLocked(asker identity.Asker, addr net.Addr, conn *quic.Conn) (r *request, old *quic.Conn, news bool, err error) {
+	now, from := time.Now(), network(addr)
 	q.pruneLocked(now)
 	if slices.ContainsFunc(q.resting, func(d resting) bool { return d.id == asker.ID || d.from == from }) {
-		return nil, false, identity.ErrAskDenied
+		return nil, nil, false, identity.ErrAskDenied
 	}
 	if slices.ContainsFunc(q.waiting, func(r *request) bool { return r.ID != asker.ID && r.from == from }) {
-		return nil, false, fmt.Errorf("%w: one from %s waits already", identity.ErrAskBusy, from)
+		return nil, nil, false, fmt.Errorf("%w: one from %s waits already", identity.ErrAskBusy, from)
 	}
-	i := slices.IndexFunc(q.waiting, func(r *request) bool { return r.ID == asker.ID })
-	if i >= 0 {
-		r = q.waiting[i]
-		if old := r.conn; old != nil && old != conn {
-			defer closeFor(old, errReplaced)
-		}
+	if i := slices.IndexFunc(q.waiting, func(r *request) bool { return r.ID == asker.ID }); i >= 0 {
+		r, old = q.waiting[i], q.waiting[i].conn
 		if r.Site == asker.Site {
 			r.conn = conn
-			return r, false, nil
+			return r, old, false, nil
 		}
 		// Another name is another request: what a person saw of the old one
 		// says nothing of this.
 		q.waiting = slices.Delete(q.waiting, i, i+1)
 	}
 	if len(q.waiting) >= maxRequests {
-		return nil, false, identity.ErrAskBusy
+		return nil, old, false, identity.ErrAskBusy
 	}
 	r = &request{
 		Request: Request{Site: asker.Site, ID: asker.ID, Addr: addrPort(addr), Since: now, Until: now.Add(requestLife)},
 		asker:   asker, from: from, conn: conn, decided: make(chan struct{}),
 	}
 	q.waiting = append(q.waiting, r)
-	return r, true, nil
+	return r, old, true, nil
 }
 
 // pruneLocked forgets what is over.

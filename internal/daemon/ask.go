@@ -79,13 +79,7 @@ func Ask(ctx context.Context, cfg config.Config, timeout time.Duration, person P
 			if err := saveAsked(dir, to.CA); err != nil {
 				return err
 			}
-			switch {
-			case person.Word != nil:
-				return person.Word(ctx, q)
-			case person.Wait, to.Member && ca != nil:
-				return nil
-			}
-			return fmt.Errorf("%w at site %s, for ten minutes: if both phrases are the same there, run \"l2bridge approve %s\" there and then this command again", ErrFiled, to.Site, cfg.Site)
+			return person.word(ctx, q, to.Member && ca != nil)
 		},
 	}
 	log.Info("asking to join", "site", cfg.Site, "addrs", cfg.Peers)
@@ -103,4 +97,17 @@ func Ask(ctx context.Context, cfg config.Config, timeout time.Duration, person P
 	}
 	log.Info("joined", "site", m.Site, "network", m.Network, "id", m.ID)
 	return nil
+}
+
+// word is this end's word that both phrases are the same. again says that they were
+// shown before, and that the site was let in since: who runs the same command again
+// then has compared them.
+func (p Person) word(ctx context.Context, q Question, again bool) error {
+	switch {
+	case p.Word != nil:
+		return p.Word(ctx, q)
+	case p.Wait, again:
+		return nil
+	}
+	return fmt.Errorf("%w at site %s, for ten minutes: if both phrases are the same there, run \"l2bridge approve %s\" there and then this command again", ErrFiled, q.Founder, q.Site)
 }
