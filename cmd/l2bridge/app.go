@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -103,7 +104,7 @@ func (a *app) rootCommand() *cobra.Command {
 	}
 	group(root)
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{flagError(err)} })
 
 	root.SetUsageTemplate(usageTemplate)
 
@@ -124,6 +125,23 @@ func (a *app) rootCommand() *cobra.Command {
 		root.AddCommand(hidden())
 	}
 	return root
+}
+
+// flagName is what a flag that was meant may look like.
+var flagName = regexp.MustCompile(`^unknown flag: --[a-z][a-z-]{0,30}$`)
+
+// flagError leaves out what no flag is called: it may be a piece of a token, which
+// begins with a dash one time in sixty-four.
+func flagError(err error) error {
+	text := err.Error()
+	switch {
+	case strings.HasPrefix(text, "unknown shorthand flag: "):
+		text, _, _ = strings.Cut(text, " in -")
+		return errors.New(text)
+	case strings.HasPrefix(text, "unknown flag: ") && !flagName.MatchString(text):
+		return errors.New("unknown flag")
+	}
+	return err
 }
 
 // usageTemplate is cobra's without what l2bridge has no use for.
