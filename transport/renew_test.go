@@ -139,3 +139,52 @@ func TestRenewRefused(t *testing.T) {
 		}
 	})
 }
+
+// A founder whose CA key is used at another site, from a backup, is none any more
+// once it meets that one, and says so.
+func TestFounderElsewhere(t *testing.T) {
+	homeDir, cabinDir, officeDir := newDir(t), newDir(t), newDir(t)
+	founder, err := homeDir.Found("home")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cabinMember, err := enrolByPipe(founder, cabinDir, "cabin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	officeMember, err := enrolByPipe(founder, officeDir, "office")
+	if err != nil {
+		t.Fatal(err)
+	}
+	backup, err := identity.ReadAuthority(homeDir.Path(), "learned.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home := w.run(t, founder, homeAddr, nil)
+		cabin := w.run(t, cabinMember, officeAddr, []string{homePort})
+		office := w.run(t, officeMember, "192.0.2.4", []string{homePort, officePort})
+		up := func() {
+			t.Helper()
+			until(t, "up", 5*time.Second, func() bool { return connected(home, cabin)() && connected(cabin, office)() })
+		}
+		up()
+		m, _, err := cabinDir.AdoptAuthority(backup.Data, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cabin.Become(m)
+		cabin.member = m
+		time.Sleep(time.Second)
+		up()
+		if founder.Founder() || !m.Founder() {
+			t.Errorf("founder: home %v, cabin %v", founder.Founder(), m.Founder())
+		}
+		if n := len(home.log.lines(`msg="the ca key is used at another site now" at=home site=cabin`)); n != 1 {
+			t.Errorf("%d lines of log say so", n)
+		}
+		renew(t, office, "bureau") // there
+		up()
+	})
+}

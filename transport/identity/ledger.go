@@ -162,6 +162,13 @@ func (l *ledger) byKey(id ID) int {
 	return slices.IndexFunc(l.Issued, func(c issued) bool { return c.ID == id })
 }
 
+// byAnySite finds the holder of a name, or of a key under it that is good as yet.
+func (l *ledger) byAnySite(site string) int {
+	return slices.IndexFunc(l.Issued, func(c issued) bool {
+		return c.Site == site || slices.ContainsFunc(c.Was, func(w former) bool { return w.Site == site })
+	})
+}
+
 // byAnyKey finds the holder of a key that is, or was, a site's.
 func (l *ledger) byAnyKey(id ID) int {
 	return slices.IndexFunc(l.Issued, func(c issued) bool { return c.has(id) })
@@ -188,7 +195,7 @@ func (l *ledger) room(site string, id ID) (had []byte, err error) {
 		}
 		return l.Issued[i].Cert, nil
 	}
-	if l.bySite(site) >= 0 {
+	if l.byAnySite(site) >= 0 {
 		return nil, ErrSiteTaken.because("site name %q is in use by another key (pick another with --site)", site)
 	}
 	if l.byRelay(id) >= 0 {

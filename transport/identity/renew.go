@@ -147,7 +147,7 @@ func (m *Member) replace(l *ledger, cert *x509.Certificate, site string, key cry
 	i := l.byAnyKey(asks.id)
 	if i < 0 {
 		// The book was restored from a backup that is older than the member.
-		if l.bySite(asks.site) >= 0 {
+		if l.byAnySite(asks.site) >= 0 {
 			return nil, ErrSiteTaken.because("site name %q is in use by another key (look at l2bridge peers)", asks.site)
 		}
 		if len(l.Issued) >= maxIssued {
@@ -166,7 +166,7 @@ func (m *Member) replace(l *ledger, cert *x509.Certificate, site string, key cry
 	if l.byAnyKey(id) >= 0 || l.byRelay(id) >= 0 {
 		return nil, ErrKeyTaken.because("another key in the network begins like this one (try again: it will be another)")
 	}
-	if e.Site != site && l.bySite(site) >= 0 {
+	if j := l.byAnySite(site); j >= 0 && j != i {
 		return nil, ErrSiteTaken.because("site name %q is in use by another key (pick another with --site)", site)
 	}
 	if err := m.mayRenew(e); err != nil {
@@ -350,7 +350,7 @@ func (m *Member) Met(der []byte) ([]Revocation, error) {
 			d.awaitLocked(c.id, false)
 			return nil, nil // it has not taken its new key on
 		}
-		if l.bySite(c.site) >= 0 || l.byRelay(c.id) >= 0 || len(l.Issued) >= maxIssued {
+		if l.byAnySite(c.site) >= 0 || l.byRelay(c.id) >= 0 || len(l.Issued) >= maxIssued {
 			d.awaitLocked(c.id, false) // to say so once is enough
 			return nil, fmt.Errorf("site %q with key %s is a member, and not in the book, where there is no place for it (revoke the one of that name that is not meant)", c.site, c.id.Short())
 		}

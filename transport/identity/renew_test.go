@@ -96,6 +96,18 @@ func TestRenew(t *testing.T) {
 			if home.Awaits(old.ID) {
 				_, _ = home.Met(old.Leaf.Certificate[0])
 			}
+			// Until then its name is not given to anybody else, nor refused to itself.
+			office := MustJoin(t, home, "office")
+			if _, err := renewAt(office, home, "cabin"); !errors.Is(err, ErrSiteTaken) {
+				t.Errorf("the name too early, for a member: %v, want ErrSiteTaken", err)
+			}
+			token, err := home.Invite("cabin", time.Hour, []string{"192.0.2.1:1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := JoinAt(newMemory().dir(), home, token, "cabin"); !errors.Is(err, ErrSiteTaken) {
+				t.Errorf("the name too early, for a joiner: %v, want ErrSiteTaken", err)
+			}
 			if home.Revoked(old.ID) {
 				t.Error("the former key is out before the new one was seen")
 			}
@@ -109,7 +121,7 @@ func TestRenew(t *testing.T) {
 			if err := Handshake(renewed.TLSConfig("x"), home.TLSConfig("x")).Err(); err != nil {
 				t.Error(err)
 			}
-			if l := ledgerOf(t, home); len(l.Issued) != 2 || l.byKey(renewed.ID) < 0 || l.bySite(site) < 0 {
+			if l := ledgerOf(t, home); len(l.Issued) != 3 || l.byKey(renewed.ID) < 0 || l.bySite(site) < 0 {
 				t.Errorf("%+v", l.Issued)
 			}
 			// A name that was given up is anybody's.
