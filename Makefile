@@ -70,7 +70,7 @@ faults: root need ## how soon a link comes back, in dist/faults.md and .json; RU
 
 .PHONY: attacks
 attacks: root need ## floods and replays for a minute each, as hard as docs/security.md promises, measured; ATTACKS=REGEXP
-	$(GO) test -v -count=1 -timeout 30m -run '$(or $(ATTACKS),TestFlood|TestReplay)' ./test -attacks.full
+	$(GO) test -v -count=1 -timeout 30m -run '$(or $(ATTACKS),TestFlood|TestReplay|TestRogue|TestMACFlood)' ./test -attacks.full
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (15s)
