@@ -446,21 +446,23 @@ func FuzzSwitch(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, p []byte) {
-		b := newBoth(8, 1<<14)
-		for _, name := range portNames {
-			b.attach(t, op{Port: name, Quota: 2})
-		}
-		if err := b.sw.AddStatic(station(pinned), "site-b"); err != nil || !b.model.addStatic(station(pinned), "site-b") {
-			t.Fatal(err)
-		}
-		for len(p) >= 2 {
-			in, n := portNames[int(p[0])%len(portNames)], min(int(p[1]), len(p)-2)
-			b.input(in, [][]byte{p[2 : 2+n]})
-			p = p[2+n:]
-		}
-		b.compare()
-		for _, fail := range b.fails {
-			t.Error(fail)
-		}
+		synctest.Test(t, func(t *testing.T) { // the model knows of no time that passes meanwhile
+			b := newBoth(8, 1<<14)
+			for _, name := range portNames {
+				b.attach(t, op{Port: name, Quota: 2})
+			}
+			if err := b.sw.AddStatic(station(pinned), "site-b"); err != nil || !b.model.addStatic(station(pinned), "site-b") {
+				t.Fatal(err)
+			}
+			for len(p) >= 2 {
+				in, n := portNames[int(p[0])%len(portNames)], min(int(p[1]), len(p)-2)
+				b.input(in, [][]byte{p[2 : 2+n]})
+				p = p[2+n:]
+			}
+			b.compare()
+			for _, fail := range b.fails {
+				t.Error(fail)
+			}
+		})
 	})
 }
