@@ -29,6 +29,10 @@ const (
 	// sessionsEach how many a second: each costs time, and lines in the log.
 	sessionsAtOnce, sessionsEach = 30, 2
 
+	// linesAtOnce and linesEach bound the lines about its coming and going: twenty a
+	// minute.
+	linesAtOnce, linesEach = 40, 1.0 / 3
+
 	// maxGreetingsEach is how many connections a member may have that have not said
 	// what for, of the maxGreetings that there may be.
 	maxGreetingsEach = 16

@@ -4,9 +4,16 @@ package transport_test
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,7 +23,9 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/l2bridge/l2bridge/internal/frame"
 	"github.com/l2bridge/l2bridge/transport"
+	"github.com/l2bridge/l2bridge/transport/identity"
 	"github.com/l2bridge/l2bridge/transport/wire"
 )
 
@@ -298,4 +307,161 @@ func running(name string) (n int) {
 		}
 	}
 	return n
+}
+
+// More members than a site keeps track of may be made, by a CA that is not ours to
+// bound: those that are one too many have no effect, and those that are known stay.
+func TestMembersAreBounded(t *testing.T) {
+	path := t.TempDir()
+	dir, err := identity.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	founder, err := dir.Found("home")
+	if err != nil {
+		t.Fatal(err)
+	}
+	office, err := enrolByPipe(founder, openDir(t), "office")
+	if err != nil {
+		t.Fatal(err)
+	}
+	evil, err := enrolByPipe(founder, openDir(t), "evil")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(path, "ca.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	caKey, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	like, err := x509.ParseCertificate(evil.Leaf.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := &x509.Certificate{RawSubject: like.RawIssuer, SubjectKeyId: like.AuthorityKeyId, PublicKey: caKey.(ed25519.PrivateKey).Public()}
+	// announcement returns that of one more member.
+	announcement := func(i int) []byte {
+		public, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf := *like
+		leaf.SerialNumber = nil
+		leaf.URIs = []*url.URL{{Scheme: "l2bridge", Host: founder.Network, Path: fmt.Sprintf("/m%d", i)}}
+		cert, err := x509.CreateCertificate(rand.Reader, &leaf, ca, public, caKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signed, err := wire.Member{Version: 1, MTU: 1500, Cert: cert}.Signed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return wire.AppendMember(nil, signed, ed25519.Sign(private, signed))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home := w.run(t, founder, homeAddr, nil, func(c *transport.Config) {
+			c.Through = func(a netip.Addr) bool { return a.String() == evilAddr }
+		})
+		other := w.run(t, office, officeAddr, []string{homePort}, known(officeAddr))
+		until(t, "up", 5*time.Second, connected(home, other))
+		e := w.evil(t, evil, evilAddr)
+		control, _, stream := e.session(1)
+		go answerPings(control)
+		for i := range transport.MaxPeers + 50 {
+			stream.Write(announcement(i))
+		}
+		if got := code(control, 10*time.Second); got != -1 {
+			t.Errorf("closed with %d", got)
+		}
+		if n := len(home.Peers()); n != transport.MaxPeers-1 {
+			t.Errorf("home keeps track of %d peers, want %d", n, transport.MaxPeers-1)
+		}
+		exchange(t, home, other, 10)
+		e.tr.Close()
+	})
+}
+
+func openDir(t *testing.T) *identity.Dir {
+	dir, err := identity.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dir.Close() })
+	return dir
+}
+
+// A relay whose line is slow sends its own frames in their time, whatever a member
+// has it relay.
+func TestRelayedFloodLeavesRoom(t *testing.T) {
+	ms := members(t, "home", "office", "evil")
+	synctest.Test(t, func(t *testing.T) {
+		const rate = 4_000_000
+		w := newWorld()
+		home := w.run(t, ms[0], homeAddr, nil, func(c *transport.Config) {
+			c.Rate = rate
+			c.Through = func(a netip.Addr) bool { return a.String() == evilAddr }
+		})
+		office := w.run(t, ms[1], officeAddr, []string{homePort}, known(officeAddr))
+		until(t, "up", 5*time.Second, connected(home, office))
+		e := w.evil(t, ms[2], evilAddr)
+		control, data, stream := e.session(1)
+		go answerPings(control)
+		stream.Write(announces(t, ms[2], ms[2], 1))
+		time.Sleep(time.Second)
+		var mu sync.Mutex
+		var ours, others int
+		office.lan.mu.Lock()
+		office.take = func(from string, b *frame.Buf) {
+			mu.Lock()
+			defer mu.Unlock()
+			if from == "home" {
+				ours += b.Len()
+			} else {
+				others += b.Len()
+			}
+		}
+		office.lan.mu.Unlock()
+		ctx, cancel := context.WithCancel(context.Background())
+		var flood sync.WaitGroup
+		flood.Go(func() {
+			// 20 Mbit/s, of as many flows as frames.
+			for i := 0; ctx.Err() == nil; i++ {
+				d := relays(uint16(i), ms[2], ms[1], i)
+				copy(d[5+16:], []byte{2, 0, byte(i >> 16), byte(i >> 8), byte(i), 9})
+				record := d[2:]
+				for len(d) < 1000 {
+					d = append(d, record...)
+				}
+				data.SendDatagram(d)
+				time.Sleep(400 * time.Microsecond)
+			}
+		})
+		time.Sleep(2 * time.Second)
+		mu.Lock()
+		ours, others = 0, 0
+		mu.Unlock()
+		const lasts = 10
+		for i := range lasts * 1000 { // 8 Mbit/s, twice the line's
+			home.send("office", numbered(i, 1000))
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+		flood.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		t.Logf("%d kbit/s of ours, %d relayed", ours*8/lasts/1000, others*8/lasts/1000)
+		if share := ours * 8 / lasts; share < rate*4/10 {
+			t.Errorf("%d bit/s of ours passed, want nearly half of %d", share, rate)
+		}
+		if others == 0 {
+			t.Error("nothing was relayed")
+		}
+		e.tr.Close()
+	})
 }

@@ -349,7 +349,9 @@ func (m *Mesh) getLAN() lan {
 func (m *Mesh) serve(ctx context.Context, p *Peer) {
 	for {
 		if e := p.event(EventUp); e.Via == "" {
-			m.cfg.Log.Info("peer up", "peer", p, "addr", p.addr())
+			if p.lines.try(time.Now(), 1) {
+				m.cfg.Log.Info("peer up", "peer", p, "addr", p.addr())
+			}
 			m.event(e)
 		} else {
 			e.Kind = EventRelayed
@@ -362,7 +364,9 @@ func (m *Mesh) serve(ctx context.Context, p *Peer) {
 			s.end(errNotServed)
 			<-s.done
 		}
-		m.cfg.Log.Info("peer down", "peer", p, "error", p.why())
+		if p.lines.try(time.Now(), 1) {
+			m.cfg.Log.Info("peer down", "peer", p, "error", p.why())
+		}
 		if err != nil {
 			m.unserved.warn(m.cfg.Log, "peer not attached", err, "peer", p)
 			if p.relay.Load() != nil {

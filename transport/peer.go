@@ -34,6 +34,7 @@ type Peer struct {
 	keeper
 	conduct
 	says, begins pace // its control messages, and its sessions
+	lines        pace // that its coming and going has in the log
 
 	takes atomic.Uint32                             // wire.Features that it announces
 	links atomic.Pointer[map[wire.ShortID]struct{}] // members that it says it has sessions with
@@ -70,8 +71,8 @@ type loss struct {
 }
 
 // maxMemory is what the lanes of a peer may keep of frames that have not come whole:
-// a hundred superframes, of which a lane has a few under way.
-const maxMemory = 8 << 20
+// sixty superframes, of which a lane has a few under way.
+const maxMemory = 4 << 20
 
 // superframes is what a peer must take for every frame to be sent as it is.
 const superframes = wire.FeatureCsum | wire.FeatureTSO | wire.FeatureUSO
@@ -84,6 +85,7 @@ func newPeer(m *Mesh, id identity.ID, rate uint64) *Peer {
 	p.memory.Most = maxMemory
 	p.says = pace{burst: messagesAtOnce, rate: messagesEach}
 	p.begins = pace{burst: sessionsAtOnce, rate: sessionsEach}
+	p.lines = pace{burst: linesAtOnce, rate: linesEach}
 	p.toIt = wire.Relayed{Destination: short(id), Source: short(m.cfg.Member.ID)}
 	p.queue.SetRate(rate)
 	p.probe = probe.New(p.queue)

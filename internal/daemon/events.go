@@ -3,6 +3,8 @@
 package daemon
 
 import (
+	"time"
+
 	"github.com/l2bridge/l2bridge/fdb"
 	"github.com/l2bridge/l2bridge/internal/control"
 	"github.com/l2bridge/l2bridge/internal/event"
@@ -40,18 +42,29 @@ func (s *site) peerEvent(e transport.Event) {
 func (s *site) logPeer(e transport.Event, addr string) {
 	switch e.Kind {
 	case transport.EventUp, transport.EventDown, transport.EventAsks, transport.EventApproved, transport.EventDenied, transport.EventRevoked:
+		return
+	}
+	ok, skipped := s.peerLines.take(e.ID, time.Now())
+	if !ok {
+		return
+	}
+	log := s.log
+	if skipped > 0 {
+		log = log.With("skipped", skipped)
+	}
+	switch e.Kind {
 	case transport.EventRelayed:
-		s.log.Info("peer relayed", "peer", e.Site, "via", e.Via, "reason", e.Reason)
+		log.Info("peer relayed", "peer", e.Site, "via", e.Via, "reason", e.Reason)
 	case transport.EventSuspect:
-		s.log.Info("peer suspect", "peer", e.Site, "addr", addr, "reason", e.Reason)
+		log.Info("peer suspect", "peer", e.Site, "addr", addr, "reason", e.Reason)
 	case transport.EventHeard:
-		s.log.Info("peer heard again", "peer", e.Site, "addr", addr)
+		log.Info("peer heard again", "peer", e.Site, "addr", addr)
 	case transport.EventMoved:
-		s.log.Info("peer moved", "peer", e.Site, "addr", addr)
+		log.Info("peer moved", "peer", e.Site, "addr", addr)
 	case transport.EventNarrow:
-		s.log.Info("path narrower", "peer", e.Site, "addr", addr, "reason", e.Reason)
+		log.Info("path narrower", "peer", e.Site, "addr", addr, "reason", e.Reason)
 	case transport.EventTwice:
-		s.log.Warn("identity used twice", "peer", e.Site, "id", e.ID, "addr", addr, "reason", e.Reason)
+		log.Warn("identity used twice", "peer", e.Site, "id", e.ID, "addr", addr, "reason", e.Reason)
 	}
 }
 

@@ -316,6 +316,29 @@ func classNames(p bridge.Policed) string {
 	return strings.Join(names, ", ")
 }
 
+// peerLines bounds the lines that each peer can bring about: one that comes, goes and
+// moves all the time, by a fault or on purpose, does not fill the log.
+type peerLines struct {
+	mu sync.Mutex
+	of map[identity.ID]*allowance
+}
+
+// take is allowance.take for a peer.
+func (p *peerLines) take(id identity.ID, now time.Time) (ok bool, skipped int) {
+	const each = 20
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a := p.of[id]
+	if a == nil {
+		if p.of == nil {
+			p.of = make(map[identity.ID]*allowance)
+		}
+		a = &allowance{each: each}
+		p.of[id] = a
+	}
+	return a.take(now)
+}
+
 // allowance bounds how many lines a thing may write in a minute.
 type allowance struct {
 	each    int // a minute

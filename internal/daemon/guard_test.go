@@ -172,3 +172,23 @@ func TestAllowance(t *testing.T) {
 		now = now.Add(41 * time.Second)
 	}
 }
+
+// A peer that does not come to rest has so many lines, and takes none from others.
+func TestPeerLines(t *testing.T) {
+	var lines peerLines
+	began := time.Now()
+	written, told := 0, 0
+	for i := range 10 * 60 {
+		ok, skipped := lines.take(identity.ID{1}, began.Add(time.Duration(i)*time.Second))
+		if ok {
+			written++
+			told += skipped
+		}
+	}
+	if written != 10*20 || told != 9*40 {
+		t.Errorf("%d lines in ten minutes, that tell of %d others; want 200 and 360", written, told)
+	}
+	if ok, _ := lines.take(identity.ID{2}, began); !ok {
+		t.Error("another peer has none left")
+	}
+}

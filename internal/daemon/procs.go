@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
 	"time"
 
@@ -17,8 +18,37 @@ import (
 
 // gcPercent lets the heap grow to three times what is in use: what quic-go
 // allocates for each packet is short-lived, and a gateway's heap is small.
-// Figures are in docs/performance.md.
-const gcPercent = 200
+// Figures are in docs/performance.md. But it grows by mostGarbage at most, and
+// leastPercent: what a peer can have us keep for it must not count three times.
+const (
+	gcPercent    = 200
+	leastPercent = 25
+	mostGarbage  = 16 << 20
+)
+
+// garbage says how much the heap may grow until it is collected.
+type garbage struct{ percent int }
+
+// follow sets that by what is in use, and is called again and again.
+func (g *garbage) follow() {
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
+	if live[0].Value.Kind() != metrics.KindUint64 {
+		return
+	}
+	const step = 10 // to set it stops all goroutines for a moment
+	p := percentFor(live[0].Value.Uint64())
+	if p < g.percent-step || p > g.percent+step || p == gcPercent && p != g.percent {
+		debug.SetGCPercent(p)
+		g.percent = p
+	}
+}
+
+// percentFor returns by how many percent a heap may grow of which so many bytes
+// are in use.
+func percentFor(live uint64) int {
+	return int(min(gcPercent, max(leastPercent, 100*mostGarbage/max(live, 1))))
+}
 
 // procs says how many processors Go uses at once. A goroutine that wakes
 // another one on a second processor costs more than the work it hands over, as
@@ -49,16 +79,16 @@ const (
 // followLoad sets GOMAXPROCS and the garbage collector until ctx ends. An
 // operator who has set either by the environment has decided.
 func followLoad(ctx context.Context, log *slog.Logger) {
-	if os.Getenv("GOGC") == "" {
-		defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
-	}
-	if os.Getenv("GOMAXPROCS") != "" {
-		<-ctx.Done()
-		return
+	setGC, setProcs := os.Getenv("GOGC") == "", os.Getenv("GOMAXPROCS") == ""
+	g := garbage{percent: gcPercent}
+	if setGC {
+		defer debug.SetGCPercent(debug.SetGCPercent(g.percent))
 	}
 	p := procs{most: runtime.GOMAXPROCS(0), n: 1}
-	defer runtime.GOMAXPROCS(p.most)
-	runtime.GOMAXPROCS(p.n)
+	if setProcs {
+		defer runtime.GOMAXPROCS(p.most)
+		runtime.GOMAXPROCS(p.n)
+	}
 	tick := time.NewTicker(procsEvery)
 	defer tick.Stop()
 	for {
@@ -66,6 +96,12 @@ func followLoad(ctx context.Context, log *slog.Logger) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
+			if setGC {
+				g.follow()
+			}
+			if !setProcs {
+				continue
+			}
 			if n := p.next(now, processTime(), idleTime); n != p.n {
 				p.n = n
 				runtime.GOMAXPROCS(n)

@@ -68,8 +68,9 @@ type site struct {
 
 	rekeying sync.Mutex // held while the key is changed
 
-	safety *safety
-	limits confine.State
+	safety    *safety
+	peerLines peerLines // in the log
+	limits    confine.State
 
 	mu    sync.Mutex // guards what follows
 	state control.State
