@@ -142,30 +142,29 @@ func (s *siege) judge(what string, lost float64) {
 			s.t.Fatal(err)
 		}
 		for _, p := range peers {
-			if since := time.Duration(p.SinceMS) * time.Millisecond; p.Site != s.evil.Name && since < time.Since(s.began) {
+			since := time.Duration(p.SinceMS) * time.Millisecond
+			if *attackFull && p.Site != s.evil.Name && since < time.Since(s.began) {
 				s.t.Errorf("%s: site %s has a session with %s since %v, want the one of before", what, at.Name, p.Site, since)
 			}
 		}
 	}
-	most := 0.2 // of a machine that does much else
-	if *attackFull {
-		most = 0.01
-		const room = 32 << 20
+	if *attackFull { // else the machine does much else
+		const most, room = 0.01, 32 << 20
+		if lost >= most {
+			s.t.Errorf("%s: %.2f %% of pings lost", what, 100*lost)
+		}
 		for _, at := range []*lab.Site{s.A, s.B, s.c} {
 			if grown := s.most[at] - s.rss[at]; grown >= room {
 				s.t.Errorf("%s: site %s has grown by %d MiB", what, at.Name, grown>>20)
 			}
 		}
 	}
-	if lost >= most {
-		s.t.Errorf("%s: %.2f %% of pings lost", what, 100*lost)
-	}
 }
 
 // A member that breaks the protocol is cut off, and does not come straight back. One
 // that keeps to its letter, and floods all it can, harms nobody.
 func TestRogue(t *testing.T) {
-	lasts, rate := 4*time.Second, "3000"
+	lasts, rate := 3*time.Second, "1000"
 	if *attackFull {
 		lasts, rate = 50*time.Second, "20000"
 	} else {
@@ -225,7 +224,7 @@ func TestRogue(t *testing.T) {
 // Stations without end are made up, by a member or in the LAN: the tables keep to
 // their bounds, and frames between hosts that were there before go to nobody else.
 func TestMACFlood(t *testing.T) {
-	lasts, each := 3*time.Second, 30_000 // stations a second
+	lasts, each := 3*time.Second, 5000 // stations a second
 	if *attackFull {
 		lasts, each = 30*time.Second, 34_000
 	} else {
