@@ -167,7 +167,10 @@ func TestMoveAndRecoverFounder(t *testing.T) {
 	moved := filepath.Join(dir, "moved.age")
 	a.MustCLI("ca", "export", "--move", "--passphrase-file", phrase, moved)
 	if info, err := os.Stat(moved); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", info.Mode(), err)
+		t.Errorf("%v, %v", info, err)
+	}
+	if text, err := os.ReadFile(moved); err != nil || !strings.HasPrefix(string(text), "-----BEGIN AGE ENCRYPTED FILE-----\n") {
+		t.Errorf("%.40q, %v", text, err)
 	}
 	b.MustCLI("ca", "import", "--passphrase-file", phrase, moved)
 	upC := c.Join(b.Invite("c"), bare()...)

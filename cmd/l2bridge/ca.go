@@ -91,7 +91,7 @@ func (a *app) caExport(cmd *cobra.Command, file, phraseFile string, move bool) e
 	if err != nil {
 		return err
 	}
-	text, err := sealed.Seal(phrase, ca.Data)
+	text, err := a.engine.Seal(phrase, ca.Data)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (a *app) caExport(cmd *cobra.Command, file, phraseFile string, move bool) e
 	if err := writeNew(file, text); err != nil {
 		return err
 	}
-	if err := readsBack(file, phrase, ca.Data); err != nil {
+	if err := a.readsBack(file, phrase, ca.Data); err != nil {
 		return fmt.Errorf("%s is not as it was written, nothing is taken away here: %w", file, err)
 	}
 	if move {
@@ -178,7 +178,7 @@ func (a *app) caImport(cmd *cobra.Command, file, phraseFile, site string) error 
 	if err != nil {
 		return err
 	}
-	data, err := sealed.Open(phrase, text)
+	data, err := a.engine.Open(phrase, text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
@@ -237,12 +237,12 @@ func writeNew(path string, text []byte) error {
 }
 
 // readsBack reports, as an error, that a file does not open to secret.
-func readsBack(path, phrase string, secret []byte) error {
+func (a *app) readsBack(path, phrase string, secret []byte) error {
 	text, err := readUpTo(path, sealed.MaxBytes)
 	if err != nil {
 		return err
 	}
-	got, err := sealed.Open(phrase, text)
+	got, err := a.engine.Open(phrase, text)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/l2bridge/l2bridge/internal/config"
 	"github.com/l2bridge/l2bridge/internal/control"
 	"github.com/l2bridge/l2bridge/internal/daemon"
+	"github.com/l2bridge/l2bridge/internal/sealed"
 )
 
 // engine is what the commands that make or run a network need; its errors are
@@ -46,6 +47,9 @@ type engine interface {
 	ReadCA(stateDir string) (daemon.CA, error)
 	DropCA(stateDir string, sum [sha256.Size]byte) error
 	ImportCA(stateDir string, data []byte, site string) (string, error)
+	// Seal and Open are those of package sealed: tests need not take as long.
+	Seal(passphrase string, secret []byte) ([]byte, error)
+	Open(passphrase string, text []byte) ([]byte, error)
 }
 
 // daemonEngine is package daemon itself; tests have another.
@@ -81,4 +85,12 @@ func (daemonEngine) DropCA(stateDir string, sum [sha256.Size]byte) error {
 
 func (daemonEngine) ImportCA(stateDir string, data []byte, site string) (string, error) {
 	return daemon.ImportCA(stateDir, data, site)
+}
+
+func (daemonEngine) Seal(passphrase string, secret []byte) ([]byte, error) {
+	return sealed.Seal(passphrase, secret)
+}
+
+func (daemonEngine) Open(passphrase string, text []byte) ([]byte, error) {
+	return sealed.Open(passphrase, text)
 }

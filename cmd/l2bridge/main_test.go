@@ -27,6 +27,7 @@ import (
 	"github.com/l2bridge/l2bridge/internal/control"
 	"github.com/l2bridge/l2bridge/internal/daemon"
 	"github.com/l2bridge/l2bridge/internal/event"
+	"github.com/l2bridge/l2bridge/internal/sealed"
 )
 
 // In scripts l2bridge is the program with an engine that only says what it
@@ -112,6 +113,22 @@ func (e toldEngine) DropCA(string, [sha256.Size]byte) error {
 func (e toldEngine) ImportCA(_ string, data []byte, site string) (string, error) {
 	fmt.Fprintf(os.Stderr, "engine: import %s site=%s\n", data, site)
 	return stdcmp.Or(site, "home"), nil
+}
+
+// Seal writes the pass phrase beside what is not quite a secret, in hexadecimal.
+func (e toldEngine) Seal(passphrase string, secret []byte) ([]byte, error) {
+	return fmt.Appendf(nil, "sealed %x %x", passphrase, secret), nil
+}
+
+func (e toldEngine) Open(passphrase string, text []byte) ([]byte, error) {
+	var with, secret []byte
+	if _, err := fmt.Sscanf(string(text), "sealed %x %x", &with, &secret); err != nil {
+		return nil, fmt.Errorf("%w: %w", sealed.ErrDamaged, err)
+	}
+	if string(with) != passphrase {
+		return nil, sealed.ErrPassphrase
+	}
+	return secret, nil
 }
 
 // backend is a daemon as scripts meet it.
