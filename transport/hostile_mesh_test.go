@@ -136,6 +136,7 @@ func (s *siege) say(messages ...[]byte) int {
 
 // Announcements count only as their members signed them, the newest first.
 func TestForgedAnnouncements(t *testing.T) {
+	t.Parallel()
 	const there = victimAddr + ":4433"
 	for name, forge := range map[string]func(s *siege, i int) []byte{
 		"signed by another":  func(s *siege, i int) []byte { return announces(s.t, s.office.member, s.evil, 1<<62, there) },
@@ -179,6 +180,7 @@ func TestForgedAnnouncements(t *testing.T) {
 
 // What a member can have others do by telling much is bounded.
 func TestMeshFloods(t *testing.T) {
+	t.Parallel()
 	noise := func(i, j int) (id wire.ShortID) {
 		binary.BigEndian.PutUint64(id[:], uint64(i)<<32+uint64(j))
 		return id
@@ -237,6 +239,7 @@ func TestMeshFloods(t *testing.T) {
 // A member passes for another one only while that has no session, and for whom it
 // says that it reaches; it has relayed what comes from itself alone.
 func TestForgedRelays(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name     string
 		links    bool // it says that it reaches whom it passes for

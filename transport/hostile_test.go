@@ -175,6 +175,7 @@ func bubbled() (stacks []string) {
 }
 
 func TestBrokenGreeting(t *testing.T) {
+	t.Parallel()
 	long := make([]byte, 3+16385)
 	copy(long, []byte{9, 0x40, 0x01})
 	for name, say := range map[string]func(e *evil) [][]byte{
@@ -234,6 +235,7 @@ func TestBrokenGreeting(t *testing.T) {
 }
 
 func TestBrokenSession(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		code int // -1: it stays
@@ -314,6 +316,7 @@ func TestBrokenSession(t *testing.T) {
 // Who accepts a session and does not say that it is in use is given up, and has the
 // session as soon as it says something.
 func TestMuteAcceptor(t *testing.T) {
+	t.Parallel()
 	ms := members(t, "home", "evil")
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -397,6 +400,7 @@ func TestClosedAsItJoins(t *testing.T) {
 
 // What is half open is bounded, and does not keep others out.
 func TestHalfOpen(t *testing.T) {
+	t.Parallel()
 	evilWorld(t, func(t *testing.T, w *world, home *node, e *evil) {
 		before := len(bubbled())
 		var conns sync.WaitGroup

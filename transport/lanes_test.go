@@ -27,6 +27,7 @@ func flowFrame(flow, number int) *frame.Buf {
 // side that dialled and of the one that did not; no flow is overtaken by itself;
 // and lanes go when they are idle.
 func TestLanesComeAndGo(t *testing.T) {
+	t.Parallel()
 	const flows = 6
 	for _, from := range []string{"office", "home"} { // office dials
 		t.Run(from, func(t *testing.T) {
@@ -95,6 +96,7 @@ func TestLanesComeAndGo(t *testing.T) {
 
 // A number of lanes that is set is there from the start, and stays.
 func TestLanesFixed(t *testing.T) {
+	t.Parallel()
 	ms := members(t, "home", "office")
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

@@ -15,6 +15,7 @@ import (
 // A path that becomes narrow and is wide again later is used as such: ten minutes
 // after it had become narrow, or else after twenty more.
 func TestWidensAgain(t *testing.T) {
+	t.Parallel()
 	udp, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)

@@ -48,6 +48,7 @@ func all(state string, nodes ...*node) func() bool {
 
 // To name one member joins a site to all, and what changes is known to all soon.
 func TestOneNameJoinsAll(t *testing.T) {
+	t.Parallel()
 	names := []string{"home", "a", "b", "c", "d"}
 	ms := members(t, names...)
 	synctest.Test(t, func(t *testing.T) {
@@ -207,6 +208,7 @@ func (n *numbers) send(t *testing.T, from *node, to string, interval, lasts time
 // Two sites that cannot reach each other go by way of a third, by another one
 // when that dies, and directly as soon as they can.
 func TestRelay(t *testing.T) {
+	t.Parallel()
 	ms := members(t, "home", "office", "cabin", "vps")
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -272,6 +274,7 @@ func TestRelay(t *testing.T) {
 
 // What is on its way by a relay when there is a direct path arrives too.
 func TestRelayToDirect(t *testing.T) {
+	t.Parallel()
 	ms := members(t, "home", "office", "cabin")
 	for run := range 5 {
 		synctest.Test(t, func(t *testing.T) {
@@ -307,6 +310,7 @@ func TestRelayToDirect(t *testing.T) {
 
 // Holes are punched where NATs let them be.
 func TestHolePunch(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		a, b   bool // symmetric

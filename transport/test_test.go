@@ -28,6 +28,7 @@ func drops(n *node, reason string) (count uint64) {
 // nobody. Without loss nothing is lost; with it no more than that of the
 // datagrams that a frame is in, and less where parity makes some good.
 func TestMeasure(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name     string
 		up, down uint64 // bits a second
@@ -90,6 +91,7 @@ func TestMeasure(t *testing.T) {
 
 // What the sites' LANs do not take does not pass, and is told.
 func TestMeasureNarrow(t *testing.T) {
+	t.Parallel()
 	ms := members(t, "home", "office")
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

@@ -57,6 +57,7 @@ type load struct {
 // Whatever happens to two sites, soon after its end frames flow again; and it is
 // known soon that they do not.
 func TestTroubles(t *testing.T) {
+	t.Parallel()
 	type trouble struct {
 		name  string
 		limit time.Duration // for frames to flow both ways again after the end

@@ -14,6 +14,7 @@ import (
 // Of two machines with one key one stays, and the other is told, and keeps away
 // until the first stops.
 func TestTwins(t *testing.T) {
+	t.Parallel()
 	ms := members(t, "home", "office")
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -59,6 +60,7 @@ func TestTwins(t *testing.T) {
 
 // A site that is restarted again and again is not taken for two.
 func TestRestartsAreNoTwins(t *testing.T) {
+	t.Parallel()
 	ms := members(t, "home", "office")
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
