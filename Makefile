@@ -53,8 +53,8 @@ race: ## unit tests ten times over with the race detector, in another order each
 	$(GO) test -race -shuffle=on -count=10 $$($(GO) list ./... | grep -v -e /test$$ -e /test/lab$$)
 
 .PHONY: soak
-soak: ## a simulated day of ten sites in LIVES (24) lives, and every trouble 60 times; over an hour; SEED=n
-	$(GO) test -v -count=1 -timeout 12h -run 'TestTenSites|TestTroubles|TestHour' ./transport -seed $(or $(SEED),0) \
+soak: ## a simulated day of ten sites in LIVES (24) lives, and every trouble and change of ways 60 times; over an hour; SEED=n
+	$(GO) test -v -count=1 -timeout 12h -run 'TestTenSites|TestTroubles|TestHour|TestWaysChange' ./transport -seed $(or $(SEED),0) \
 		-lives $(or $(LIVES),24) -life 1h -runs 60 | grep -v ' level='
 
 .PHONY: e2e
