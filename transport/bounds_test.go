@@ -276,21 +276,26 @@ func TestTriesAreBounded(t *testing.T) {
 			}
 			stream.Write(announces(t, m, m, 1, addrs...))
 		}
-		tries, perMember := 0, 0
+		tries, perMember, perName := 0, 0, 0
 		for range 12 {
 			time.Sleep(250 * time.Millisecond)
 			synctest.Wait()
 			tries = max(tries, running("(*Peer).try("))
 		}
 		mu.Lock()
-		per := make(map[byte]int)
+		per, names := make(map[byte]int), make(map[[2]byte]int)
 		for a := range dialled {
-			per[a.As4()[1]]++
-			perMember = max(perMember, per[a.As4()[1]])
+			b := a.As4()
+			per[b[1]]++
+			names[[2]byte(b[1:])]++
+			perMember, perName = max(perMember, per[b[1]]), max(perName, names[[2]byte(b[1:])])
 		}
 		mu.Unlock()
 		if tries != 64 || len(per) != gone || perMember > 16 {
 			t.Errorf("%d tries at once, want 64; %d of %d members were tried, at %d addresses each, want at most 16", tries, len(per), gone, perMember)
+		}
+		if perName != 8 {
+			t.Errorf("%d addresses of a name were tried, want 8 of 10", perName)
 		}
 		if len(home.Peers()) != gone+1 {
 			t.Errorf("%d peers", len(home.Peers()))
@@ -318,7 +323,11 @@ func TestMembersAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	founder, err := dir.Found("home")
+	founder, err := dir.Found("founder") // which does not run: it would keep a book of them
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := enrolByPipe(founder, openDir(t), "home")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -365,7 +374,7 @@ func TestMembersAreBounded(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
-		home := w.run(t, founder, homeAddr, nil, func(c *transport.Config) {
+		home := w.run(t, self, homeAddr, nil, func(c *transport.Config) {
 			c.Through = func(a netip.Addr) bool { return a.String() == evilAddr }
 		})
 		other := w.run(t, office, officeAddr, []string{homePort}, known(officeAddr))
