@@ -362,7 +362,7 @@ func TestMuteAcceptor(t *testing.T) {
 		home := w.run(t, ms[0], homeAddr, []string{evilAddr + ":4433"})
 		for range 60 {
 			time.Sleep(time.Second)
-			if n := controls.Load(); n > 8 {
+			if n := controls.Load(); n > 4 {
 				t.Fatalf("%d control lanes are open at once", n)
 			}
 		}
