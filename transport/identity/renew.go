@@ -159,7 +159,7 @@ func (m *Member) replace(l *ledger, cert *x509.Certificate, site string, key cry
 	e := &l.Issued[i]
 	if e.ID == id {
 		if e.Site != site {
-			return nil, ErrKeyTaken.because("this machine's new key is site %q already (say --site %s first)", e.Site, e.Site)
+			return nil, ErrKeyTaken.because("this machine's new key is site %q already (try again: it will be another)", e.Site)
 		}
 		return e.Cert, nil // the reply was lost
 	}

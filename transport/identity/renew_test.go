@@ -146,7 +146,7 @@ func TestRenewAgain(t *testing.T) {
 	if err != nil || !bytes.Equal(first, second) {
 		t.Errorf("the same again is another: %v", err)
 	}
-	if _, err := askRenewal(cabin, home, "chalet"); !errors.Is(err, ErrKeyTaken) || !strings.Contains(err.Error(), "--site cabin first") {
+	if _, err := askRenewal(cabin, home, "chalet"); !errors.Is(err, ErrKeyTaken) || !strings.Contains(err.Error(), "try again") {
 		t.Errorf("under another name: %v, want ErrKeyTaken", err)
 	}
 	// The site has lost that key too.
