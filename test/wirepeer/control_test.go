@@ -194,7 +194,8 @@ func FuzzControl(f *testing.F) {
 		for _, m := range got {
 			again = m.Append(again)
 		}
-		if len(again) > len(b) {
+		const list = 16 // bytes, which a HELLO of an earlier version lacks
+		if len(again) > len(b)+list {
 			t.Fatalf("%d bytes read as %v, which is %d bytes", len(b), got, len(again))
 		}
 		r := wirepeer.Control{ID: hello().ID}
