@@ -101,6 +101,10 @@ vet: ## gofmt and go vet
 lint: vet ## vet and staticcheck; its first run builds it
 	$(GO) tool -modfile=test/tools/go.mod staticcheck -checks=all ./...
 
+.PHONY: audit
+audit: build lint ## licences, a bill of materials (dist/sbom.json), known vulnerabilities, staticcheck
+	test/audit.sh
+
 .PHONY: fmt
 fmt: ## format
 	gofmt -s -w .
