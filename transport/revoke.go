@@ -229,9 +229,6 @@ func (m *Mesh) Leave(ctx context.Context) (told, of int, err error) {
 	m.mu.Lock()
 	member := m.cfg.Member
 	m.mu.Unlock()
-	if member.External() {
-		return 0, 0, errors.New("this site is a member as long as the CA says so (ca_file): stop l2bridge here, and have the CA revoke the certificate")
-	}
 	final := wire.Member{Version: finalVersion, Cert: member.Certificate()}
 	signed, err := final.Signed()
 	if err != nil {

@@ -50,6 +50,9 @@ func (b backend) Revoke(_ context.Context, site string) (control.Revoked, error)
 func (b backend) Leave(ctx context.Context) (control.Left, error) {
 	s := b.s
 	m := s.member()
+	if m.External() {
+		return control.Left{}, fmt.Errorf("%w: %w", control.ErrNotAuthorised, errOwnCA)
+	}
 	if err := m.MayLeave(); err != nil {
 		return control.Left{}, leaveError(err)
 	}
