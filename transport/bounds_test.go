@@ -99,7 +99,7 @@ func TestUnread(t *testing.T) {
 		until(t, "up", time.Second, func() bool { return home.peer("evil") != nil })
 		time.Sleep(3 * time.Second)
 		before := measure()
-		const changes = 200
+		const changes = 60
 		for i := range changes {
 			addrs.Add(1)
 			home.Readdress()
@@ -152,7 +152,7 @@ func TestStoredSeldom(t *testing.T) {
 		go answerPings(control)
 		time.Sleep(2 * time.Minute)
 		stored.Store(0)
-		const minutes = 10
+		const minutes = 4
 		for i := range minutes * 60 * 2 {
 			stream.Write(announces(t, ms[2], ms[2], uint64(1000+i), fmt.Sprintf("%s:%d", victimAddr, 1+i)))
 			time.Sleep(500 * time.Millisecond)
@@ -455,7 +455,7 @@ func TestRelayedFloodLeavesRoom(t *testing.T) {
 		mu.Lock()
 		ours, others = 0, 0
 		mu.Unlock()
-		const lasts = 10
+		const lasts = 3
 		for i := range lasts * 1000 { // 8 Mbit/s, twice the line's
 			home.send("office", numbered(i, 1000))
 			time.Sleep(time.Millisecond)
