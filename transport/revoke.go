@@ -274,9 +274,6 @@ func (m *Mesh) vet(ctx context.Context, control *lane) {
 		m.mu.Lock()
 		list := m.cfg.Member.Revocations()
 		holds := func(id identity.ID, site string) bool { return list.Holds(identity.Site{ID: id, Name: site}) }
-		if m.holdUntil.IsZero() {
-			m.holdUntil = time.Now().Add(holdFor)
-		}
 		wait := time.Until(m.holdUntil)
 		if wait <= 0 || m.cfg.Member.External() || holds(m.cfg.Member.ID, m.cfg.Member.Site) {
 			m.vetLocked()
@@ -311,11 +308,19 @@ func (m *Mesh) vetLocked() {
 	}
 }
 
-// greetedLocked takes what the holder of the CA key says on a control lane of its
-// list: that we have it, or that it is to come.
+// greetedLocked takes the hello on a control lane. The first one begins the time for
+// which sessions are held back; both ends count from then, and not one after the
+// other. That of the holder of the CA key says of its list that we have it, or that
+// it is to come.
 func (m *Mesh) greetedLocked(l *lane) {
+	if m.vetted {
+		return
+	}
+	if m.holdUntil.IsZero() {
+		m.holdUntil = time.Now().Add(holdFor)
+	}
 	list := m.cfg.Member.Revocations()
-	if m.vetted || !list.Holds(identity.Site{ID: l.id, Name: l.site}) {
+	if !list.Holds(identity.Site{ID: l.id, Name: l.site}) {
 		return
 	}
 	if theirs := l.hello.Revoked.Number; theirs > list.Version {

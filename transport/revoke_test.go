@@ -229,8 +229,8 @@ func TestRevokedWhileAway(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				rng := rand.New(rand.NewPCG(uint64(seed), 3))
 				n := newNetwork(t, ms)
-				n.world.rng = rng
-				n.latency = time.Duration(1+rng.IntN(60)) * time.Millisecond
+				latency := time.Duration(1+rng.IntN(60)) * time.Millisecond
+				n.set(func() { n.latency = latency })
 				until(t, "mesh", 5*time.Second, all("up", n.but()...))
 				n.talks("shed")
 				time.Sleep(5 * time.Second)
@@ -262,9 +262,9 @@ func TestRevokedWhileAway(t *testing.T) {
 				took := until(t, "attic and home", 5*time.Second, all("up", n.but("shed")...))
 				time.Sleep(5 * time.Second)
 				if now := n.came("shed", "attic"); now != before || n.nodes["attic"].peer("shed") != nil {
-					t.Errorf("latency %v: %d frames of shed came to attic", n.latency, now-before)
+					t.Errorf("latency %v: %d frames of shed came to attic", latency, now-before)
 				}
-				t.Logf("latency %v, home after %v; shed had attic %d times meanwhile", n.latency, took, n.nodes["shed"].attaches()-attached)
+				t.Logf("latency %v, home after %v; shed had attic %d times meanwhile", latency, took, n.nodes["shed"].attaches()-attached)
 			})
 		})
 	}
