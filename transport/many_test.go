@@ -46,10 +46,10 @@ func TestHundredPeers(t *testing.T) {
 			sites = append(sites, w.run(t, m, fmt.Sprintf("192.0.2.%d", 100+i), []string{homePort}, onlyHub))
 		}
 		took := until(t, "all up", 30*time.Second, func() bool { return hub.Up() == count })
-		took = until(t, "all relayed", 30*time.Second, func() bool {
+		more := until(t, "all relayed", 30*time.Second, func() bool {
 			return !slices.ContainsFunc(sites, func(s *node) bool { return s.Up() != count })
 		})
-		t.Logf("and to each other after %v more", took)
+		t.Logf("and to each other after %v more", more)
 		for i, s := range sites {
 			hub.send(s.member.Site, numbered(i, 1514))
 			s.send("hub", numbered(i, 1514))

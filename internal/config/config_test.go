@@ -199,7 +199,7 @@ func TestRefused(t *testing.T) {
 			}
 			p := paths(t, "\n# a comment\n"+tt.key+" = "+value+"\n")
 			_, err = config.Load(p, nil)
-			e = refusal(t, err, tt.want)
+			refusal(t, err, tt.want)
 			if want := p.File + ":3: " + tt.key + " "; !strings.HasPrefix(err.Error(), want) {
 				t.Errorf("%v: does not begin with %s", err, want)
 			}
