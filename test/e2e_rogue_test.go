@@ -111,8 +111,9 @@ func (s *siege) watch(f func()) (lost float64) {
 	return max(0, 1-received/max(1, sent-1))
 }
 
-// judge checks that those who were attacked are as they were.
-func (s *siege) judge(what string, lost float64) {
+// judge checks that those who were attacked are as they were, and that less than a
+// share of the pings was lost.
+func (s *siege) judge(what string, lost, most float64) {
 	s.t.Helper()
 	for _, p := range s.up {
 		alive(s.t, p)
@@ -149,7 +150,7 @@ func (s *siege) judge(what string, lost float64) {
 		}
 	}
 	if *attackFull { // else the machine does much else
-		const most, room = 0.01, 32 << 20
+		const room = 32 << 20
 		if lost >= most {
 			s.t.Errorf("%s: %.2f %% of pings lost", what, 100*lost)
 		}
@@ -190,7 +191,7 @@ func TestRogue(t *testing.T) {
 		}
 		t.Log(p.Output())
 	})
-	s.judge("wrong", lost)
+	s.judge("wrong", lost, 0.01)
 	var lines []string
 	for line := range strings.Lines(s.up[s.A].Output()) {
 		if strings.Contains(line, "level=WARN") && strings.Contains(line, "peer="+s.evil.Name) {
@@ -217,7 +218,7 @@ func TestRogue(t *testing.T) {
 				t.Logf("%s: drops of site b: %v", what, d)
 			}
 		})
-		s.judge(what, lost)
+		s.judge(what, lost, 0.01)
 	}
 }
 
@@ -296,7 +297,8 @@ func TestMACFlood(t *testing.T) {
 		if strays > 0 {
 			t.Errorf("from %s: %d frames between a and b were flooded to c", from, strays)
 		}
-		s.judge("stations from "+from, lost)
+		// From the LAN each is a flow of its own until there is no room for more.
+		s.judge("stations from "+from, lost, map[string]float64{"member": 0.01, "LAN": 0.05}[from])
 	}
 }
 
