@@ -201,7 +201,7 @@ func (p *Peer) dismiss(why error) {
 	p.leaves()
 }
 
-// hasLeft reports whether the member has said that it is none any more. Until the
+// hasLeftLocked reports whether the member has said that it is none any more. Until the
 // holder of the CA key has heard of it others pass that on.
 func (p *Peer) hasLeftLocked() bool { return p.news != nil && p.news.Version == finalVersion }
 
