@@ -427,8 +427,8 @@ func (m *Mesh) establish(ctx context.Context, control *lane, began time.Time, up
 
 // claim returns the peer at the other end of a control lane, or nil when it needs
 // no session: it has one that was made since we set out, or another is about to
-// be. A claim ends when the session is adopted, by unclaim, or by time: its path
-// may have gone.
+// be. A claim ends when the session is adopted, by unclaim, with the control lane, or
+// by time: its path may have gone.
 func (m *Mesh) claim(control *lane, began time.Time, upward bool) (p *Peer, unclaim func(), err error) {
 	if p, err = m.meet(control.id, control.site); err != nil {
 		return nil, nil, err
@@ -450,7 +450,7 @@ func (m *Mesh) claim(control *lane, began time.Time, upward bool) (p *Peer, uncl
 	}
 	// The data lane takes two round trips.
 	lasts := max(time.Second, 8*control.conn.ConnectionStats().SmoothedRTT)
-	p.claim, p.unclaim = context.WithTimeout(m.ctx, min(lasts, dialling))
+	p.claim, p.unclaim = context.WithTimeout(control.conn.Context(), min(lasts, dialling))
 	p.at = control.remote()
 	return p, p.unclaim, nil
 }
