@@ -437,6 +437,62 @@ func (w *world) askOnce(t *testing.T, from string, dir *identity.Dir, site, at s
 	return answer
 }
 
+// Whoever asks and does not want the answer does not keep the connection by that.
+func TestAskUnwantedAnswer(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		decide func(home *node) error
+	}{
+		{"denied", func(home *node) error { return second(home.Deny("office")) }},
+		{"approved", func(home *node) error { return second(home.Approve("office")) }},
+		{"time over", func(*node) error { time.Sleep(10 * time.Minute); return nil }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				home := w.run(t, members(t, "home")[0], homeAddr, nil)
+				key, err := newDir(t).SiteKey()
+				if err != nil {
+					t.Fatal(err)
+				}
+				sock := w.listen(officeAddr)
+				defer sock.Close()
+				tr := &quic.Transport{Conn: sock}
+				defer tr.Close()
+				conn, err := tr.Dial(t.Context(), &net.UDPAddr{IP: net.ParseIP(homeAddr).To4(), Port: 4433},
+					identity.AskTLSConfig(key, "office", nil), &quic.Config{InitialPacketSize: 1200, KeepAlivePeriod: time.Second})
+				if err != nil {
+					t.Fatal(err)
+				}
+				stream, err := conn.OpenStream()
+				if err != nil {
+					t.Fatal(err)
+				}
+				request, err := identity.NewAsk("office")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := stream.Write(request); err != nil {
+					t.Fatal(err)
+				}
+				stream.Close()
+				listed(t, home, 1)
+				stream.CancelRead(0)
+				time.Sleep(time.Second)
+				if conn.Context().Err() != nil {
+					t.Fatal("closed before anybody has decided")
+				}
+				if err := tt.decide(home); err != nil {
+					t.Fatal(err)
+				}
+				if code(conn, 6*time.Second) == -1 {
+					t.Error("the connection is still open when all is said")
+				}
+			})
+		})
+	}
+}
+
 func second[T any](_ T, err error) error { return err }
 
 func contains(s, part string) bool { return strings.Contains(s, part) }

@@ -105,6 +105,7 @@ func (m *Mesh) judged(text []byte, conn *quic.Conn, addr net.Addr) (*request, id
 // await holds an asker's connection until a person has decided, its time is over,
 // or it goes.
 func (m *Mesh) await(ctx context.Context, conn *quic.Conn, stream *quic.Stream, r *request) {
+	defer closeFor(conn, nil) // though the answer is not wanted: from here on nothing else counts it
 	over := time.NewTimer(time.Until(r.Until))
 	defer over.Stop()
 	for {
@@ -122,7 +123,6 @@ func (m *Mesh) await(ctx context.Context, conn *quic.Conn, stream *quic.Stream, 
 		case <-conn.Context().Done():
 			return
 		case <-ctx.Done():
-			closeFor(conn, nil)
 			return
 		}
 	}
