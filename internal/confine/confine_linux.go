@@ -122,8 +122,19 @@ func (l *Limits) execute(env string) error {
 			return fmt.Errorf("landlock: %w", err)
 		}
 	}
-	return &os.PathError{Op: "execute", Path: self, Err: syscall.Exec(self, os.Args, append(os.Environ(), env))}
+	environ := append(os.Environ(), env)
+	err = syscall.Exec(self, os.Args, environ)
+	if errors.Is(err, unix.EACCES) {
+		// Below a home directory the way to it may be closed by now, but not to what
+		// this process runs already.
+		err = syscall.Exec(running, os.Args, environ)
+	}
+	return &os.PathError{Op: "execute", Path: self, Err: err}
 }
+
+// running is the program of this process. Executed by that way it is "exe" in lists
+// of processes.
+const running = "/proc/self/exe"
 
 // joinGroup makes the process a member of the group. The owner of a file may then
 // give it to that group without CAP_CHOWN.
@@ -256,6 +267,10 @@ func capName(c int) string {
 		return "cap_net_admin"
 	case unix.CAP_NET_BIND_SERVICE:
 		return "cap_net_bind_service"
+	case unix.CAP_DAC_READ_SEARCH:
+		return "cap_dac_read_search"
+	case unix.CAP_DAC_OVERRIDE:
+		return "cap_dac_override"
 	}
 	return fmt.Sprintf("cap_%d", c) // only of a process that is not limited
 }

@@ -382,3 +382,83 @@ func TestMarkerIsNoPass(t *testing.T) {
 		}
 	}
 }
+
+// A program below a directory that is closed to root without capabilities, as
+// another user's home is, can be limited.
+func TestEnterBelowHome(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := playground(t)
+	home := t.TempDir()
+	program := copyOfSelf(t, home)
+	if err := errors.Join(os.Chmod(home, 0o700), os.Chown(home, 65534, 65534)); err != nil {
+		t.Fatal(err)
+	}
+	limits := confine.Limits{Caps: []int{unix.CAP_NET_ADMIN}, Files: places(dir)}
+	got, said, err := child(t, program, order{limits, dir}, &syscall.SysProcAttr{})
+	if err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	if diff := cmp.Diff([]string{"cap_net_admin"}, got.State.Caps); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// What it takes to come to a file goes by the modes of all on the way.
+func TestReach(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	const somebody = 65534
+	dir := t.TempDir()
+	make := func(name string, mode os.FileMode, uid int) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		var err error
+		if strings.HasSuffix(name, "/") {
+			err = os.Mkdir(path, 0o700)
+		} else {
+			err = os.WriteFile(path, nil, 0o600)
+		}
+		if err := errors.Join(err, os.Chown(path, uid, uid), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	make("ours/", 0o700, 0)
+	make("ours/secret", 0o600, 0)
+	make("ours/theirs", 0o600, somebody)
+	make("open/", 0o755, somebody)
+	make("open/file", 0o644, somebody)
+	make("home/", 0o700, somebody)
+	make("home/file", 0o644, somebody)
+	make("home/state/", 0o700, 0)
+	if err := os.Symlink(filepath.Join(dir, "home/file"), filepath.Join(dir, "ours/link")); err != nil {
+		t.Fatal(err)
+	}
+	none, search, override := []int(nil), []int{unix.CAP_DAC_READ_SEARCH}, []int{unix.CAP_DAC_OVERRIDE}
+	for _, tt := range []struct {
+		path          string
+		read, replace []int
+	}{
+		{"ours/secret", none, none},
+		{"ours/theirs", search, search},
+		{"ours/none", none, none},
+		{"ours/none/of/these", none, none},
+		{"ours/link", search, search},
+		{"open/file", none, override},
+		{"open/none", none, override},
+		{"home/file", search, override},
+		{"home/none", search, override},
+		{"home/state", search, override},
+		{"home/state/file", search, override},
+	} {
+		path := filepath.Join(dir, tt.path)
+		if diff := cmp.Diff(tt.read, confine.ToRead(path)); diff != "" {
+			t.Errorf("%s: read (-want +got):\n%s", tt.path, diff)
+		}
+		if diff := cmp.Diff(tt.replace, confine.ToReplace(path)); diff != "" {
+			t.Errorf("%s: replace (-want +got):\n%s", tt.path, diff)
+		}
+	}
+}

@@ -31,7 +31,9 @@ const firstFreePort = 1024
 // run. Unless it is limited already it executes the program again and returns only an
 // error.
 func ConfineJoin(ctx context.Context, cfg config.Config) error {
-	return confine.Enter(limits(cfg), func() error { return rehearse(ctx, cfg, false) })
+	l := limits(cfg)
+	l.Caps = append(l.Caps, confine.ToReplace(cfg.File)...) // which join writes
+	return confine.Enter(l, func() error { return rehearse(ctx, cfg, false) })
 }
 
 // ConfineRun limits this process to what it takes to run cfg's site, in the way of
@@ -55,6 +57,15 @@ func limits(cfg config.Config) confine.Limits {
 	l := confine.Limits{Caps: []int{unix.CAP_NET_ADMIN}, Group: max(0, controlGID())}
 	if cfg.Listen.Port() < firstFreePort {
 		l.Caps = append(l.Caps, unix.CAP_NET_BIND_SERVICE)
+	}
+	paths := []string{cfg.File, cfg.StateDir, cfg.Socket, cfg.CAFile, cfg.CertFile, cfg.KeyFile, cfg.CRLFile}
+	for _, command := range [][]string{cfg.OnUp, cfg.OnDown} {
+		paths = append(paths, command...)
+	}
+	for _, path := range paths {
+		if filepath.IsAbs(path) {
+			l.Caps = append(l.Caps, confine.ToRead(path)...)
+		}
 	}
 	return l
 }
