@@ -165,17 +165,27 @@ func (d *Dir) AdoptAuthority(data []byte, site string) (m *Member, others []byte
 	if err != nil {
 		return nil, nil, err
 	}
-	// The key is worth nothing without the book, nor are both while the list says
-	// that another site holds the key: the last write decides.
 	if err := d.replaceLocked(caKeyFile, encodeKey(a.Key)); err != nil {
 		return nil, nil, err
 	}
-	if m, err = d.saveLocked(st); err != nil {
+	if m, err = d.memberLocked(st); err != nil {
 		return nil, nil, err
 	}
-	err = m.takeOverLocked(a)
-	if err != nil {
-		return nil, nil, err
+	// The last write makes the founder: what came before it is done again after a
+	// crash, what came after it never would be. That is the book, which a key is
+	// worth nothing without; but where the list says that another site holds the
+	// key, it is the list.
+	writes := []func() error{
+		func() error { return m.takeOverLocked(a) },
+		func() error { return d.writeStateLocked(st) },
+	}
+	if !m.Founder() {
+		slices.Reverse(writes)
+	}
+	for _, write := range writes {
+		if err := write(); err != nil {
+			return nil, nil, err
+		}
 	}
 	return m, a.Others, nil
 }
