@@ -27,7 +27,7 @@ type authority struct {
 	Revoked []byte          `json:"revoked,omitempty"` // the list of revoked keys, as signed
 	Others  json.RawMessage `json:"others,omitempty"`  // see Export
 
-	lost *Site // in whose place an importing machine is
+	lost []Revocation // keys in whose place an importing machine is
 }
 
 const (
@@ -204,8 +204,8 @@ func (m *Member) takeOverLocked(a *authority) error {
 				}
 			}
 		}
-		if a.lost != nil {
-			next.add(Revocation{*a.lost, Revoked})
+		for _, k := range a.lost {
+			next.add(k)
 		}
 	})
 }
@@ -224,9 +224,10 @@ func (d *Dir) succeedLocked(st *state, a *authority, site string) error {
 		return fmt.Errorf("%w: site %q holds the CA key of network %s as it is", ErrExists, m.Site, m.Network)
 	}
 	st.Ledger = a.Ledger
-	// The export may be older than this site's certificate.
+	// The export may be older than this site's certificate, or name a newer one, the
+	// reply with which was lost.
 	if st.Ledger.byKey(m.ID) < 0 {
-		a.vacate(m.Site)
+		a.vacate(m.Site, m.ID)
 		st.Ledger.enter(m.Site, m.ID, m.Leaf.Leaf)
 	}
 	return nil
@@ -248,7 +249,11 @@ func (d *Dir) refoundLocked(a *authority, ca *x509.Certificate, caKey ed25519.Pr
 	if site != a.Site && l.bySite(site) >= 0 {
 		return nil, fmt.Errorf("site name %q is in use in network %s (pick another, or %q, whose place this site then takes)", site, a.Network, a.Site)
 	}
-	a.vacate(site)
+	own, err := keyID(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	a.vacate(site, own)
 	leaf, err := l.issue(ca, caKey, a.Network, site, key.Public())
 	if err != nil {
 		return nil, err
@@ -256,12 +261,23 @@ func (d *Dir) refoundLocked(a *authority, ca *x509.Certificate, caKey ed25519.Pr
 	return &state{CA: a.CA, Leaf: leaf, Ledger: l}, nil
 }
 
-// vacate frees the name of a site that has another key now.
-func (a *authority) vacate(site string) {
-	if i := a.Ledger.bySite(site); i >= 0 {
-		a.lost = &Site{a.Ledger.Issued[i].ID, site}
-		a.Ledger.Issued = slices.Delete(a.Ledger.Issued, i, i+1)
-	}
+// vacate makes room for an importing machine: what has its name has another key
+// now, and what has its key, own, is that machine.
+func (a *authority) vacate(site string, own ID) {
+	a.Ledger.Issued = slices.DeleteFunc(a.Ledger.Issued, func(c issued) bool {
+		why := Revoked
+		if c.has(own) {
+			why = Rekeyed
+		} else if c.Site != site {
+			return false
+		}
+		for _, s := range c.keys() {
+			if s.ID != own { // a list never lets go of a key
+				a.lost = append(a.lost, Revocation{s, why})
+			}
+		}
+		return true
+	})
 }
 
 // parseAuthority trusts nothing of data, which may be anybody's file.

@@ -388,6 +388,106 @@ func TestRenewOwn(t *testing.T) {
 	}
 }
 
+// A site whose reply was lost brings the CA key to itself: the book knows it by a
+// key that it does not have, and has it once.
+func TestImportAfterLostReply(t *testing.T) {
+	t.Parallel()
+	home := MustFound(t, "home")
+	cabin := MustJoin(t, home, "cabin")
+	if _, err := askRenewal(cabin, home, "chalet"); err != nil {
+		t.Fatal(err)
+	}
+	lost := ledgerOf(t, home).Issued[1]
+	e, err := home.dir.export("none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cabin, _, err = cabin.dir.AdoptAuthority(e.Data, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := ledgerOf(t, cabin); len(l.Issued) != 2 || l.byKey(cabin.ID) < 0 || l.byAnyKey(lost.ID) >= 0 {
+		t.Errorf("%+v", l.Issued)
+	}
+	if !cabin.Revoked(lost.ID) || cabin.Revoked(cabin.ID) || cabin.Revoked(home.ID) {
+		t.Errorf("list: %+v", cabin.Revocations().Keys)
+	}
+	if _, err := cabin.Revoke("home"); err != nil {
+		t.Error(err)
+	}
+	if err := cabin.MayLeave(); err != nil {
+		t.Errorf("alone: %v", err)
+	}
+}
+
+// A machine whose own key is in the book that it imports is not put out by that.
+func TestImportWithKnownKey(t *testing.T) {
+	t.Parallel()
+	for _, site := range []string{"home", "house"} {
+		machine := newMemory()
+		home, err := machine.dir().Found("home")
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := exportOf(t, machine)
+		delete(machine.seen, stateFile)
+		delete(machine.seen, caKeyFile)
+		again, _, err := machine.dir().AdoptAuthority(e.Data, site)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again.ID != home.ID || again.Revoked(again.ID) || len(ledgerOf(t, again).Issued) != 1 {
+			t.Errorf("as %s: %+v, list %+v", site, ledgerOf(t, again).Issued, again.Revocations().Keys)
+		}
+	}
+}
+
+// A founder does not put itself out by a name or a key that it had.
+func TestFounderStaysIn(t *testing.T) {
+	t.Parallel()
+	for what, put := range map[string]func(m *Member, was Site) ([]Revocation, error){
+		"revoke by name": func(m *Member, was Site) ([]Revocation, error) { return m.Revoke(was.Name) },
+		"revoke by key":  func(m *Member, was Site) ([]Revocation, error) { return m.Revoke("x", was.ID) },
+		"retire":         func(m *Member, was Site) ([]Revocation, error) { return m.Retire(was, Left) },
+	} {
+		home := MustFound(t, "home")
+		was := Site{home.ID, home.Site}
+		before, err := home.dir.files.read(stateFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		house, err := home.RenewOwn("house")
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The former key has not got onto the list, nor out of the book.
+		home.dir.revoked.Store(nil)
+		if err := home.dir.files.remove(revokedFile); err != nil {
+			t.Fatal(err)
+		}
+		old, err := parseState(before)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = home.dir.update(func(st *state) error {
+			st.Ledger.Issued[0].Was = []former{{old.Ledger.Issued[0].Site, old.Ledger.Issued[0].ID}}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if news, err := put(house, was); err != nil || len(news) != 1 || news[0].ID != was.ID {
+			t.Errorf("%s: %v, %v", what, news, err)
+		}
+		if house.Revoked(house.ID) {
+			t.Errorf("%s: it has put itself out", what)
+		}
+		if m, err := house.dir.Load(); err != nil || !m.Founder() || m.Revoked(m.ID) {
+			t.Errorf("%s, after a restart: %v", what, err)
+		}
+	}
+}
+
 // A founder whose book is older than a member enters it when it is met, and a
 // name is not given twice.
 func TestMetIsEntered(t *testing.T) {

@@ -184,10 +184,12 @@ func (m *Member) Retire(key Site, why Reason) ([]Revocation, error) {
 	return m.strikeLocked(out)
 }
 
-// strikeLocked puts the keys on the list that are not there, and returns them.
+// strikeLocked puts the keys on the list that are not there, and returns them. Its
+// own, which the book may have under a former name, a founder leaves out: a list
+// never lets go of a key.
 func (m *Member) strikeLocked(all []Revocation) (news []Revocation, err error) {
 	for _, k := range all {
-		if !m.Revoked(k.ID) && !slices.ContainsFunc(news, func(n Revocation) bool { return n.ID == k.ID }) {
+		if k.ID != m.ID && !m.Revoked(k.ID) && !slices.ContainsFunc(news, func(n Revocation) bool { return n.ID == k.ID }) {
 			news = append(news, k)
 		}
 	}
