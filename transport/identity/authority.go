@@ -90,13 +90,13 @@ func (d *Dir) export(others string) (Export, error) {
 	if e.Data, err = json.Marshal(a); err != nil {
 		return Export{}, err
 	}
-	e.Sum, err = d.authoritySumLocked(st)
+	e.Sum, err = m.authoritySumLocked(st)
 	return e, err
 }
 
 // authoritySumLocked is known to nobody who cannot read the CA key.
-func (d *Dir) authoritySumLocked(st *state) (sum [sha256.Size]byte, err error) {
-	key, err := d.readKeyLocked(caKeyFile)
+func (m *Member) authoritySumLocked(st *state) (sum [sha256.Size]byte, err error) {
+	key, err := m.dir.readKeyLocked(caKeyFile)
 	if err != nil {
 		return sum, err
 	}
@@ -104,7 +104,7 @@ func (d *Dir) authoritySumLocked(st *state) (sum [sha256.Size]byte, err error) {
 	if err != nil {
 		return sum, err
 	}
-	return sha256.Sum256(append(key.Seed(), book...)), nil
+	return sha256.Sum256(slices.Concat(key.Seed(), book, m.Revocations().Bytes())), nil
 }
 
 // DropAuthority takes the CA key away from this site, which stays a member. sum
@@ -124,7 +124,7 @@ func (d *Dir) DropAuthority(sum [sha256.Size]byte) (*Member, error) {
 	if !m.Founder() {
 		return nil, m.notFounder()
 	}
-	if now, err := d.authoritySumLocked(st); err != nil {
+	if now, err := m.authoritySumLocked(st); err != nil {
 		return nil, err
 	} else if now != sum {
 		return nil, errors.New("a site has joined, or was invited or put out, since the CA key was exported: nothing is taken away here (export it again)")

@@ -204,17 +204,31 @@ func TestAuthorityFoundsAnew(t *testing.T) {
 
 func TestDropAuthorityKeepsWhatIsNew(t *testing.T) {
 	t.Parallel()
-	f := found(t)
-	e := f.export(t)
-	f.join(t, f.home, identity.MustOpen(t, filepath.Join(t.TempDir(), "state")), "office")
-	if _, err := f.dir.DropAuthority(e.Sum); err == nil || !strings.Contains(err.Error(), "export it again") {
-		t.Errorf("%v", err)
-	}
-	if m, err := f.dir.Load(); err != nil || !m.Founder() {
-		t.Errorf("Load: %v", err)
-	}
-	if _, err := f.cabinDir.DropAuthority(e.Sum); !errors.Is(err, identity.ErrNotFounder) {
-		t.Errorf("at a member: %v", err)
+	for what, change := range map[string]func(f *founded) error{
+		"joined": func(f *founded) error {
+			f.join(t, f.home, identity.MustOpen(t, filepath.Join(t.TempDir(), "state")), "office")
+			return nil
+		},
+		"invited": func(f *founded) error { _, err := f.home.Invite("", 1e9, addrs); return err },
+		"put out": func(f *founded) error { _, err := f.home.Revoke("cabin"); return err },
+	} {
+		f := found(t)
+		e := f.export(t)
+		if err := change(f); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.dir.DropAuthority(e.Sum); err == nil || !strings.Contains(err.Error(), "export it again") {
+			t.Errorf("%s: %v", what, err)
+		}
+		if m, err := f.dir.Load(); err != nil || !m.Founder() {
+			t.Errorf("%s: Load: %v", what, err)
+		}
+		if _, err := f.cabinDir.DropAuthority(e.Sum); !errors.Is(err, identity.ErrNotFounder) {
+			t.Errorf("at a member: %v", err)
+		}
+		if _, err := f.dir.DropAuthority(f.export(t).Sum); err != nil {
+			t.Errorf("%s: exported again: %v", what, err)
+		}
 	}
 }
 
