@@ -271,8 +271,8 @@ func (m *Mesh) learn(body []byte, from *session) error {
 		return fmt.Errorf("announcement of %d bytes, at most %d are kept", len(body), maxNews)
 	}
 	site, id, key, err := m.cfg.Member.Judge(member.Cert)
-	if errors.Is(err, identity.ErrRevoked) {
-		return nil // the peer does not know yet
+	if errors.Is(err, identity.ErrRevoked) || errors.Is(err, identity.ErrOutOfDate) {
+		return nil // the peer does not know yet, or has another time
 	}
 	if err != nil {
 		return fmt.Errorf("announcement: %w", err)

@@ -136,14 +136,9 @@ func (m *Mesh) putOut(news []identity.Revocation) {
 	for _, k := range news {
 		if p := m.peers[k.ID]; p != nil {
 			out = append(out, p)
-			delete(m.peers, k.ID)
 		}
 	}
-	if len(out) > 0 {
-		m.nameLocked()
-		m.unstored = true
-		poke(m.learned)
-	}
+	m.dropLocked(out)
 	for key, s := range m.sessions { // on their way up
 		if m.cfg.Member.Revoked(key.id) {
 			s.end(errRevoked)
@@ -168,6 +163,19 @@ func (m *Mesh) putOut(news []identity.Revocation) {
 	}
 	m.stir()
 	m.refreshOuter()
+}
+
+// dropLocked has us keep track of these peers no more. They are to be dismissed.
+func (m *Mesh) dropLocked(out []*Peer) {
+	if len(out) == 0 {
+		return
+	}
+	for _, p := range out {
+		delete(m.peers, p.id)
+	}
+	m.nameLocked()
+	m.unstored = true
+	poke(m.learned)
 }
 
 // Gone returns the addresses by which members were named that are none any more:

@@ -157,7 +157,7 @@ func readPapers(f Files) (*papers, error) {
 	}
 	// Out of date it may be for now, but not another's.
 	_, err := p.judge(p.chain(), time.Now())
-	if outOfDate := (*dateError)(nil); err != nil && !errors.As(err, &outOfDate) && !errors.Is(err, ErrRevoked) {
+	if err != nil && !errors.Is(err, ErrOutOfDate) && !errors.Is(err, ErrRevoked) {
 		return nil, fmt.Errorf("certificate file %s: %w", f.Cert, err)
 	}
 	return p, nil

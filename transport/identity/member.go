@@ -21,6 +21,9 @@ var (
 	// ErrRevoked says that the machine at the other end of a handshake was a
 	// member once and has been put out.
 	ErrRevoked = errors.New("membership is revoked")
+	// ErrOutOfDate says that a certificate is right in all but its dates, by the
+	// clock of this machine. Only one of an operator's own CA has such.
+	ErrOutOfDate = errors.New("certificate is out of date")
 	// ErrNotFounder says that only the site which holds the CA key can do
 	// what was asked.
 	ErrNotFounder = errors.New("this site does not hold the network's CA key")
@@ -207,8 +210,8 @@ func (m *Member) Certificate() []byte { return m.leaf().Certificate[0] }
 func (m *Member) Rejudge(cs tls.ConnectionState) error { return m.verifyPeer(cs.PeerCertificates) }
 
 // Judge returns whose membership certificate, in DER, another member has told of,
-// and the key that is certified. Errors are ErrNotMember and ErrRevoked
-// (errors.Is).
+// and the key that is certified. Errors are ErrNotMember, which may be ErrOutOfDate
+// as well, and ErrRevoked (errors.Is).
 func (m *Member) Judge(der []byte) (site string, id ID, key crypto.PublicKey, err error) {
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {

@@ -158,10 +158,12 @@ func inside(c *x509.Certificate, at time.Time) time.Time {
 	return at
 }
 
-// dateError says that a certificate does not hold yet, or no more.
+// dateError says that a certificate does not hold yet, or no more. It is
+// ErrOutOfDate in words that go on from the name of the certificate.
 type dateError struct{ text string }
 
-func (e *dateError) Error() string { return e.text }
+func (e *dateError) Error() string        { return e.text }
+func (e *dateError) Is(target error) bool { return target == ErrOutOfDate }
 
 // dated returns an error when a certificate does not hold at a time.
 func dated(c *x509.Certificate, at time.Time) error {
