@@ -477,13 +477,17 @@ func TestTakeRevocationsSurvivesFaults(t *testing.T) {
 // a site that could join.
 func TestLeaveSurvivesFaults(t *testing.T) {
 	t.Parallel()
+	alone := newMemory()
+	if _, err := alone.dir().Found("home"); err != nil {
+		t.Fatal(err)
+	}
 	home := MustFound(t, "home")
 	tok, err := home.Invite("", maxTTL, []string{"192.0.2.1:1"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	start := newMemory()
-	if _, _, err := JoinAt(start.dir(), home, tok, "attic"); err != nil {
+	member := newMemory()
+	if _, _, err := JoinAt(member.dir(), home, tok, "attic"); err != nil {
 		t.Fatal(err)
 	}
 	leave := func(d *Dir) error {
@@ -493,17 +497,21 @@ func TestLeaveSurvivesFaults(t *testing.T) {
 		}
 		return err
 	}
-	everyFault(t, start, leave, func(t *testing.T, after *memory) {
-		_, key := after.seen[siteKeyFile]
-		_, member := after.seen[stateFile]
-		if key && !member {
-			t.Error("a key is left, and no membership")
-		}
-		if err := after.dir().Leave("learned.json"); err != nil {
-			t.Error(err)
-		}
-		if len(after.seen) > 0 {
-			t.Errorf("left behind: %q", slices.Sorted(maps.Keys(after.seen)))
-		}
-	})
+	for name, start := range map[string]*memory{"a member": member, "a founder": alone} {
+		t.Run(name, func(t *testing.T) {
+			everyFault(t, start, leave, func(t *testing.T, after *memory) {
+				_, key := after.seen[siteKeyFile]
+				_, member := after.seen[stateFile]
+				if key && !member {
+					t.Error("a key is left, and no membership")
+				}
+				if err := after.dir().Leave("learned.json"); err != nil {
+					t.Error(err)
+				}
+				if len(after.seen) > 0 {
+					t.Errorf("left behind: %q", slices.Sorted(maps.Keys(after.seen)))
+				}
+			})
+		})
+	}
 }

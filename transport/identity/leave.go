@@ -62,9 +62,11 @@ func (d *Dir) Leave(others ...string) error {
 	if err := d.checkLeaveLocked(); err != nil {
 		return err
 	}
-	// The membership last: while it is there without a key it is seen that
-	// something is left to do, and a key without it would be taken for a new one.
-	steps := [][]string{append(others, siteKeyFile, nextKeyFile, caKeyFile), {revokedFile, stateFile}}
+	// The CA key first: what is left without it is no founder's, and may go whatever
+	// can be read of it. The membership last: while it is there without a key it is
+	// seen that something is left to do, and a key without it would be taken for a
+	// new one.
+	steps := [][]string{{caKeyFile}, append(others, siteKeyFile, nextKeyFile), {revokedFile, stateFile}}
 	for _, names := range steps {
 		for _, name := range names {
 			for _, file := range []string{name, name + newSuffix} {
