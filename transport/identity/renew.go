@@ -55,7 +55,7 @@ func (m *Member) NewRenewRequest(site string, cs tls.ConnectionState) ([]byte, e
 		return nil, err
 	}
 	m.dir.mu.Lock()
-	key, err := m.dir.keyLocked(nextKeyFile)
+	key, err := m.dir.nextKeyLocked()
 	m.dir.mu.Unlock()
 	if err != nil {
 		return nil, err
@@ -206,18 +206,18 @@ func (m *Member) mayRenew(e *issued) error {
 // is stored, and the next Load does the rest.
 func (m *Member) Renewed(site string, reply []byte) (*Member, error) {
 	d := m.dir
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	p, err := parseJoinReply(reply)
 	if err != nil {
 		if errors.Is(err, ErrKeyTaken) || errors.Is(err, ErrKeyRevoked) {
-			d.forgetNextKey() // the next one will do
+			d.forgetNextKeyLocked() // the next one will do
 		}
 		return nil, err
 	}
 	if err := p.check(m.caID, m.Network, site); err != nil {
 		return nil, fmt.Errorf("reply: %w (ask at the founder what happened)", err)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	st, err := d.readStateLocked()
 	if err != nil {
 		return nil, err
@@ -258,7 +258,7 @@ func (m *Member) RenewOwn(site string) (*Member, error) {
 	if st.Ledger == nil {
 		return nil, m.notFounder()
 	}
-	key, err := d.keyLocked(nextKeyFile)
+	key, err := d.nextKeyLocked()
 	if err != nil {
 		return nil, err
 	}
@@ -399,11 +399,32 @@ func (d *Dir) promoteLocked(m *Member) error {
 	return nil
 }
 
-// forgetNextKey throws a new key away that the founder does not take.
-func (d *Dir) forgetNextKey() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.files != nil {
+// promoteStoredLocked does that for the membership as stored: what is in nextKeyFile
+// then is a key that this site does not run with.
+func (d *Dir) promoteStoredLocked() error {
+	st, err := d.readStateLocked()
+	if err != nil {
+		return err
+	}
+	m, err := d.memberLocked(st)
+	if err != nil {
+		return err
+	}
+	return d.promoteLocked(m)
+}
+
+// nextKeyLocked returns the key to ask a certificate for, and makes it when there
+// is none.
+func (d *Dir) nextKeyLocked() (ed25519.PrivateKey, error) {
+	if err := d.promoteStoredLocked(); err != nil {
+		return nil, err
+	}
+	return d.keyLocked(nextKeyFile)
+}
+
+// forgetNextKeyLocked throws a new key away that the founder does not take.
+func (d *Dir) forgetNextKeyLocked() {
+	if d.promoteStoredLocked() == nil {
 		_ = d.files.remove(nextKeyFile) // or else it is refused again
 	}
 }

@@ -150,7 +150,7 @@ func TestRenewAgain(t *testing.T) {
 		t.Errorf("under another name: %v, want ErrKeyTaken", err)
 	}
 	// The site has lost that key too.
-	cabin.dir.forgetNextKey()
+	cabin.dir.forgetNextKeyLocked()
 	renewed := mustRenew(t, cabin, home, "chalet")
 	if news := mustMeet(t, home, renewed); len(news) != 2 {
 		t.Errorf("put out: %v, want the first and the lost one", news)
@@ -351,7 +351,60 @@ func mustRenewRequest(t *testing.T, m, founder *Member) {
 	if _, err := askRenewal(m, founder, m.Site); err != nil {
 		t.Fatal(err)
 	}
-	m.dir.forgetNextKey()
+	m.dir.forgetNextKeyLocked()
+}
+
+// The new key has its certificate, and could not be given its place: it is the one
+// that the site runs with, not one to ask for or to throw away.
+func TestRenewUnpromoted(t *testing.T) {
+	t.Parallel()
+	founded, joined := newMemory(), newMemory()
+	home, err := founded.dir().Found("home")
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := home.Invite("", maxTTL, []string{"192.0.2.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cabin, _, err := JoinAt(joined.dir(), home, token, "cabin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	demote := func(m *memory, old *inode) {
+		m.seen[nextKeyFile], m.seen[siteKeyFile] = m.seen[siteKeyFile], old
+	}
+	good := func(what string, m *memory, id ID) {
+		t.Helper()
+		if got, err := m.dir().Load(); err != nil || got.ID != id {
+			t.Fatalf("%s, after a restart: %v", what, err)
+		}
+	}
+	old := joined.seen[siteKeyFile]
+	cabin = mustRenew(t, cabin, home, "cabin")
+	demote(joined, old)
+	if _, err := cabin.Renewed("chalet", appendRefusal(nil, ErrKeyTaken)); !errors.Is(err, ErrKeyTaken) {
+		t.Errorf("refused: %v", err)
+	}
+	good("refused", joined, cabin.ID)
+	demote(joined, old)
+	chalet := mustRenew(t, cabin, home, "chalet")
+	if chalet.ID == cabin.ID {
+		t.Error("it has asked for the key that it has")
+	}
+	good("renewed", joined, chalet.ID)
+
+	// The same at the founder, for itself.
+	old = founded.seen[siteKeyFile]
+	if home, err = home.RenewOwn("home"); err != nil {
+		t.Fatal(err)
+	}
+	demote(founded, old)
+	house, err := home.RenewOwn("house")
+	if err != nil || house.ID == home.ID {
+		t.Fatalf("%v, %v", house, err)
+	}
+	good("renewed itself", founded, house.ID)
 }
 
 func TestRenewOwn(t *testing.T) {
