@@ -210,7 +210,7 @@ func (m *Member) Renewed(site string, reply []byte) (*Member, error) {
 	defer d.mu.Unlock()
 	p, err := parseJoinReply(reply)
 	if err != nil {
-		if errors.Is(err, ErrKeyTaken) || errors.Is(err, ErrKeyRevoked) {
+		if refusesKey(err) {
 			d.forgetNextKeyLocked() // the next one will do
 		}
 		return nil, err
@@ -258,11 +258,12 @@ func (m *Member) RenewOwn(site string) (*Member, error) {
 	if st.Ledger == nil {
 		return nil, m.notFounder()
 	}
-	key, err := d.nextKeyLocked()
-	if err != nil {
-		return nil, err
+	st.Leaf, err = m.replaceOwnLocked(st.Ledger, site)
+	if refusesKey(err) { // one that it asked for as a member: the next one will do
+		d.forgetNextKeyLocked()
+		st.Leaf, err = m.replaceOwnLocked(st.Ledger, site)
 	}
-	if st.Leaf, err = m.replace(st.Ledger, m.Leaf.Leaf, site, key.Public()); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	st.rename(m.Site, site)
@@ -274,6 +275,20 @@ func (m *Member) RenewOwn(site string) (*Member, error) {
 		return renewed, err
 	}
 	return renewed, renewed.settleLocked(st)
+}
+
+// replaceOwnLocked decides on a founder's own wish to be site with another key.
+func (m *Member) replaceOwnLocked(l *ledger, site string) ([]byte, error) {
+	key, err := m.dir.nextKeyLocked()
+	if err != nil {
+		return nil, err
+	}
+	return m.replace(l, m.Leaf.Leaf, site, key.Public())
+}
+
+// refusesKey reports whether a refusal is one of the new key: another one may do.
+func refusesKey(err error) bool {
+	return errors.Is(err, ErrKeyTaken) || errors.Is(err, ErrKeyRevoked)
 }
 
 // settleLocked puts the former keys of a founder onto the list, which also says

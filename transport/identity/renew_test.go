@@ -473,6 +473,76 @@ func TestImportAfterLostReply(t *testing.T) {
 	}
 }
 
+// What a founder has asked for elsewhere before, and does not take, it forgets.
+func TestRenewOwnAfterLostReply(t *testing.T) {
+	t.Parallel()
+	for what, between := range map[string]func(home, cabin *Member) error{
+		"the book has it": func(home, cabin *Member) error {
+			_, err := askRenewal(cabin, home, "chalet")
+			return err
+		},
+		"it has been put out": func(home, cabin *Member) error {
+			key, err := cabin.dir.nextKeyLocked()
+			if err != nil {
+				return err
+			}
+			id, err := keyID(key.Public())
+			if err != nil {
+				return err
+			}
+			_, err = home.Revoke("x", id)
+			return err
+		},
+		"another site has it": func(home, cabin *Member) error {
+			key, err := cabin.dir.nextKeyLocked()
+			if err != nil {
+				return err
+			}
+			return home.dir.update(func(st *state) error {
+				_, err := st.Ledger.issue(home.CA, home.caKey, home.Network, "attic", key.Public())
+				return err
+			})
+		},
+	} {
+		home := MustFound(t, "home")
+		cabin := MustJoin(t, home, "cabin")
+		if err := between(home, cabin); err != nil {
+			t.Fatal(err)
+		}
+		e, err := home.dir.export("none")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cabin, _, err = cabin.dir.AdoptAuthority(e.Data, ""); err != nil {
+			t.Fatal(err)
+		}
+		chalet, err := cabin.RenewOwn("chalet")
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		if m, err := cabin.dir.Load(); err != nil || m.ID != chalet.ID || !m.Founder() || !m.Revoked(cabin.ID) || m.Revoked(m.ID) {
+			t.Errorf("%s, after a restart: %v", what, err)
+		}
+	}
+	// It is its own key that is out: no other one helps.
+	home := MustFound(t, "home")
+	cabin := MustJoin(t, home, "cabin")
+	if _, err := home.Revoke("cabin"); err != nil {
+		t.Fatal(err)
+	}
+	e, err := home.dir.export("none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cabin, _, err = cabin.dir.AdoptAuthority(e.Data, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cabin.RenewOwn("chalet"); !errors.Is(err, ErrKeyRevoked) {
+		t.Errorf("%v, want ErrKeyRevoked", err)
+	}
+}
+
 // A machine whose own key is in the book that it imports is not put out by that.
 func TestImportWithKnownKey(t *testing.T) {
 	t.Parallel()
