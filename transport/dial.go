@@ -38,6 +38,7 @@ func worst(errs []error, harmless error) error {
 func (m *Mesh) dialLane(ctx context.Context, tr *quic.Transport, addr netip.AddrPort, session [8]byte, number uint8) (*lane, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialling)
 	defer cancel()
+	defer m.door.gate.Dials(addr)()
 	conn, err := tr.Dial(ctx, net.UDPAddrFromAddrPort(addr), m.cfg.Member.TLSConfig(wire.ALPN), quicConfig(int(number)))
 	if err != nil {
 		return nil, explain(addr, err)

@@ -3,6 +3,9 @@
 package transport_test
 
 import (
+	"bytes"
+	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"math/rand/v2"
 	"net"
@@ -11,9 +14,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/testutils/simnet"
 
 	"github.com/l2bridge/l2bridge/transport"
+	"github.com/l2bridge/l2bridge/transport/wire"
 )
 
 // A flood of handshakes from forged addresses, those of members among them, takes
@@ -83,4 +88,58 @@ func TestForgedHandshakes(t *testing.T) {
 			t.Errorf("%d handshakes are half open after the flood", halfOpen)
 		}
 	})
+}
+
+// A handshake that is forged in a member's name does not hold up our dials there.
+func TestForgedHandshakeAndDial(t *testing.T) {
+	ms := members(t, "home", "office")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		initial := w.initial(t, "198.51.100.7")
+		home := w.run(t, ms[0], homeAddr, []string{officePort})
+		time.Sleep(time.Second)
+		w.SendPacket(simnet.Packet{
+			From: &net.UDPAddr{IP: net.ParseIP(officeAddr).To4(), Port: 4433},
+			To:   &net.UDPAddr{IP: net.ParseIP(homeAddr).To4(), Port: 4433}, Data: initial,
+		})
+		time.Sleep(time.Second)
+		if halfOpen, _ := home.Waiting(); halfOpen != 1 {
+			t.Fatalf("%d handshakes are half open, want the forged one", halfOpen)
+		}
+		office := w.run(t, ms[1], officeAddr, nil)
+		until(t, "up", 2500*time.Millisecond, connected(home, office))
+		if halfOpen, _ := home.Waiting(); halfOpen == 0 {
+			t.Error("the forged one was over before")
+		}
+	})
+}
+
+// initial returns the packet with which a stranger begins a handshake.
+func (w *world) initial(t *testing.T, addr string) []byte {
+	t.Helper()
+	sock := &recorder{socket: w.listen(addr)}
+	defer sock.Close()
+	tr := &quic.Transport{Conn: sock}
+	defer tr.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	cfg := &tls.Config{NextProtos: []string{wire.ALPN}, InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519}}
+	tr.Dial(ctx, &net.UDPAddr{IP: net.ParseIP("203.0.113.99").To4(), Port: 4433}, cfg, &quic.Config{InitialPacketSize: 1200})
+	if len(sock.first) != 1200 {
+		t.Fatalf("the first packet has %d bytes", len(sock.first))
+	}
+	return sock.first
+}
+
+// recorder keeps the first packet that is sent.
+type recorder struct {
+	*socket
+	first []byte
+}
+
+func (r *recorder) WriteTo(b []byte, to net.Addr) (int, error) {
+	if r.first == nil {
+		r.first = bytes.Clone(b)
+	}
+	return r.socket.WriteTo(b, to)
 }

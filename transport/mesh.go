@@ -281,10 +281,9 @@ func (m *Mesh) live(ctx context.Context) error {
 	gate := newGate(m.cfg.Member)
 	tr := newTransport(m.cfg.Conn, m.cfg.Member, gate)
 	m.mu.Lock()
-	m.quic = tr
+	m.quic, m.door = tr, m.openDoor(gate)
 	m.mu.Unlock()
 	defer m.quic.Close()
-	m.door = m.openDoor(gate)
 	m.door.guard(m.quic)
 	listener, err := m.quic.Listen(m.serverTLS(), quicConfig(-1))
 	if err != nil {

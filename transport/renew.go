@@ -61,7 +61,7 @@ func (m *Mesh) renewOn(ctx context.Context, conn *quic.Conn) error {
 // stored, with an error too, and is to be taken on with Become.
 func (m *Mesh) Renew(ctx context.Context, site string) (*identity.Member, error) {
 	m.mu.Lock()
-	member, tr := m.cfg.Member, m.quic
+	member, tr, door := m.cfg.Member, m.quic, m.door
 	m.mu.Unlock()
 	if member.Founder() {
 		return member.RenewOwn(site)
@@ -73,6 +73,7 @@ func (m *Mesh) Renew(ctx context.Context, site string) (*identity.Member, error)
 	ask := func(ctx context.Context, addr netip.AddrPort) ([]byte, error) {
 		ctx, cancel := context.WithTimeout(ctx, greeting)
 		defer cancel()
+		defer door.gate.Dials(addr)()
 		conn, err := tr.Dial(ctx, net.UDPAddrFromAddrPort(addr), member.RenewTLSConfig(), quicConfig(0))
 		if err != nil {
 			return nil, explainRenew(addr, err)

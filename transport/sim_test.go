@@ -235,10 +235,22 @@ func (s *socket) Guard(g *udpconn.Gate) { s.gate = g }
 func (s *socket) ReadFrom(b []byte) (n int, from net.Addr, err error) {
 	for {
 		n, from, err = s.SimConn.ReadFrom(b)
-		if err != nil || s.gate == nil || s.gate.Admits(b[:n]) {
+		if err != nil || s.gate == nil {
 			return n, from, err
 		}
+		if s.gate.Admits(b[:n]) {
+			s.gate.Received(b[:n], addrPort(from))
+			return n, from, nil
+		}
 	}
+}
+
+// WriteTo sends what a real socket would.
+func (s *socket) WriteTo(b []byte, to net.Addr) (int, error) {
+	if s.gate != nil && !s.gate.MaySend(b, addrPort(to)) {
+		return len(b), nil
+	}
+	return s.SimConn.WriteTo(b, to)
 }
 
 // listen opens a socket on port 4433 of an address, or another one.

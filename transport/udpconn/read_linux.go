@@ -125,7 +125,7 @@ func (r *receiver) split(ms []ipv4.Message, flows *flows, gate *Gate) (n int, he
 					r.count.strange.Add(1)
 					continue
 				}
-				gate.unproven.received(r.packet(), r.from.addr)
+				gate.Received(r.packet(), r.from.addr)
 			}
 			credited := flow != nil && isShortHeader(r.rest[0])
 			if credited && taken == room {

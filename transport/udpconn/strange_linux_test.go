@@ -130,6 +130,14 @@ func TestUnproven(t *testing.T) {
 	if n := sent(long, 10); n != 3 {
 		t.Errorf("%d sent to 1000 bytes more, want 3", n)
 	}
+	done := g.Dials(to.AddrPort())
+	if n := sent(long, 10); n != 10 {
+		t.Errorf("%d of 10 sent while we dial the address", n)
+	}
+	done()
+	if n := sent(long, 10); n != 0 {
+		t.Errorf("%d sent when we do so no more", n)
+	}
 	proven()
 	if n := sent(long, 10); n != 0 {
 		t.Errorf("%d sent while another handshake from there is not proven", n)
@@ -138,6 +146,15 @@ func TestUnproven(t *testing.T) {
 	if n := sent(long, 10); n != 10 {
 		t.Errorf("%d of 10 sent to a proven address", n)
 	}
+	// One that is dialled first has no more credit by that.
+	done = g.Dials(to.AddrPort())
+	sent(long, 10)
+	third := g.Unproven(to.AddrPort())
+	done()
+	if n := sent(long, 10); n != 3 {
+		t.Errorf("%d of 1000 bytes sent to 1200 where we had dialled, want 3", n)
+	}
+	third()
 }
 
 // A flood from many addresses makes the cache of them begin anew, and what the gate

@@ -45,7 +45,7 @@ func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err e
 	} else if !c.answers.admits(b, time.Now()) {
 		return len(b), len(oob), nil
 	}
-	if g := c.gate.Load(); g != nil && !g.unproven.maySend(b, to) {
+	if g := c.gate.Load(); g != nil && !g.MaySend(b, to) {
 		return len(b), len(oob), nil // as if lost
 	}
 	if segment > 0 {
