@@ -12,7 +12,7 @@ MAKEFLAGS += --no-builtin-rules
 GO       ?= $(shell command -v go || echo /usr/local/go/bin/go)
 MODULE   := github.com/l2bridge/l2bridge
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-FUZZTIME ?= 15s
+FUZZTIME ?= 8s
 E2E      ?= .
 PREFIX   ?= /usr/local
 UNITDIR  ?= $(PREFIX)/lib/systemd/system
@@ -73,7 +73,7 @@ attacks: root need ## floods and replays for a minute each, as hard as docs/secu
 	$(GO) test -v -count=1 -timeout 30m -run '$(or $(ATTACKS),TestFlood|TestReplay|TestRogue|TestMACFlood)' ./test -attacks.full
 
 .PHONY: fuzz
-fuzz: ## each fuzz target for FUZZTIME (15s)
+fuzz: ## each fuzz target for FUZZTIME (8s)
 	test/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
