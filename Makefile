@@ -39,7 +39,7 @@ build: ## bin/l2bridge
 
 .PHONY: test
 test: root need vet cross ## everything there is to test; needs root, installs what it lacks on Debian
-	{ $(GO) test -json -race -shuffle=on $$($(GO) list ./... | grep -v /test$$) || true; \
+	{ $(GO) test -json -race -timeout 20m -shuffle=on $$($(GO) list ./... | grep -v /test$$) || true; \
 	  $(GO) test -json -run 'Alloc|HundredPeers' $$($(GO) list ./... | grep -v /test) || true; \
 	  $(GO) test -json -race -timeout 20m $(SLEEPY) ./test || true; \
 	  test/fuzz.sh $(FUZZTIME) -json || true; } | $(TALLY)
