@@ -10,6 +10,8 @@ import (
 	"iter"
 	"net"
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/quic-go/quic-go"
 
@@ -43,6 +45,10 @@ func (m *Mesh) renewOn(ctx context.Context, conn *quic.Conn) error {
 	if err != nil {
 		return err
 	}
+	if err := m.barred(conn); err != nil {
+		closeFor(conn, err)
+		return err
+	}
 	reply, err := m.cfg.Member.Renew(request, conn.ConnectionState().TLS)
 	if _, werr := stream.Write(reply); werr != nil && err == nil {
 		err = werr // it asks again, for the same key, and is told again
@@ -54,6 +60,21 @@ func (m *Mesh) renewOn(ctx context.Context, conn *quic.Conn) error {
 	case <-ctx.Done():
 	}
 	return err
+}
+
+// barred returns why the member at the other end is cut off, nil when it is not:
+// under another key it would not be any more.
+func (m *Mesh) barred(conn *quic.Conn) error {
+	_, id, err := identity.Peer(conn.ConnectionState().TLS)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p := m.peers[id]; p != nil {
+		return p.barError(time.Now())
+	}
+	return nil
 }
 
 // Renew gets this site another key, and the name site, from the holder of the CA
@@ -83,11 +104,18 @@ func (m *Mesh) Renew(ctx context.Context, site string) (*identity.Member, error)
 		if err != nil {
 			return nil, err
 		}
-		return exchangeOn(ctx, conn, request)
+		reply, err := exchangeOn(ctx, conn, request)
+		if err != nil {
+			return nil, explain(addr, err)
+		}
+		return reply, nil
 	}
 	var lookups error
 	reply, errs := race(ctx, func(ctx context.Context) iter.Seq[netip.AddrPort] { return holder.addresses(ctx, &lookups) }, ask, func([]byte) {})
+	cutOff := slices.IndexFunc(errs, func(err error) bool { return errors.Is(err, errCutOff) })
 	switch {
+	case cutOff >= 0:
+		return nil, fmt.Errorf("site %s, which holds the network's CA key, gives this one no other key now: %w", holder, errs[cutOff])
 	case len(errs) > 0:
 		return nil, fmt.Errorf("site %s, which holds the network's CA key, does not answer directly: %w", holder, errs[0])
 	case reply == nil && ctx.Err() != nil:

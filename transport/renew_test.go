@@ -12,6 +12,7 @@ import (
 
 	"github.com/l2bridge/l2bridge/transport"
 	"github.com/l2bridge/l2bridge/transport/identity"
+	"github.com/l2bridge/l2bridge/transport/wire"
 )
 
 // three runs a founder and two members, of which the last knows the founder only.
@@ -137,6 +138,32 @@ func TestRenewRefused(t *testing.T) {
 		if _, err := office.Renew(ctx, "office"); err == nil || !strings.Contains(err.Error(), "site home, which holds the network's CA key, does not answer directly") {
 			t.Errorf("without the founder: %v", err)
 		}
+	})
+}
+
+// A site that is cut off does not come back at once under another key.
+func TestRenewCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home, office, _, up := three(t, w)
+		time.Sleep(2 * time.Second)
+		for range 3 {
+			home.peer("office").CountDropped(wire.Malformed, 101)
+			time.Sleep(time.Second)
+		}
+		if st := home.state("office"); !strings.Contains(st.Error, "cut off") {
+			t.Fatalf("not cut off: %+v", st)
+		}
+		if _, err := office.Renew(t.Context(), "bureau"); err == nil || !strings.Contains(err.Error(), "cut off for") || !strings.Contains(err.Error(), "malformed 101") {
+			t.Errorf("another key: %v", err)
+		}
+		time.Sleep(time.Second) // the founder sees the connection close
+		if lines := home.log.lines(`msg="key not changed"`); len(lines) != 1 || !strings.Contains(lines[0], "cut off for") {
+			t.Errorf("log: %q", lines)
+		}
+		up(15 * time.Second)
+		renew(t, office, "bureau")
+		up(2 * time.Second)
 	})
 }
 
