@@ -13,9 +13,11 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -129,13 +131,15 @@ func (c *company) announced(site string, life time.Duration) []byte {
 // A site that has met many members whose certificates have ended since is no worse a
 // peer for one that is new, and forgets them.
 func TestEndedCertificates(t *testing.T) {
-	const ghosts, life = 80, 2 * time.Minute
+	const ghosts, life = 70, time.Minute
 	synctest.Test(t, func(t *testing.T) {
 		w, c := newWorld(), newCompany(t)
+		var asleep atomic.Bool // home dials nobody
 		home := w.run(t, c.member("home", 100*time.Hour), homeAddr, []string{"192.0.2.3:4433"}, func(cfg *transport.Config) {
 			for i := range ghosts {
 				cfg.Known = append(cfg.Known, c.announced(fmt.Sprintf("ghost%d", i), life))
 			}
+			cfg.Through = func(netip.Addr) bool { return asleep.Load() }
 		})
 		gone := w.run(t, c.member("gone", life), "192.0.2.3", nil) // which home was given by address
 		until(t, "up", 5*time.Second, connected(home, gone))
@@ -162,11 +166,12 @@ func TestEndedCertificates(t *testing.T) {
 		if n := len(home.Peers()); n != ghosts+2 {
 			t.Errorf("home knows %d a moment after they have ended", n)
 		}
+		office.stop()
+		asleep.Store(true) // for an hour of dials costs time
 		time.Sleep(time.Hour)
 		home.Rejudge()
-		if n := len(home.Peers()); n != 2 || home.state("gone").Site == "" || home.state("office").State != "up" {
-			t.Errorf("home knows %d in the end, of office %+v", n, home.state("office"))
+		if n := len(home.Peers()); n != 2 || home.state("gone").Site == "" || home.state("office").Site == "" {
+			t.Errorf("home knows %d in the end", n)
 		}
-		exchange(t, home, office, 10)
 	})
 }
