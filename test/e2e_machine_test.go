@@ -55,13 +55,13 @@ func machineFaults() (faults []fault) {
 }
 
 // With few file descriptors a site either works or ends with an error that says
-// so. It does not spin.
+// so, and with 64 it works. It does not spin.
 func TestFewDescriptors(t *testing.T) {
 	t.Parallel()
 	s, _, upB := join(t, lab.Options{Hosts: 1})
 	upB.Stop()
-	works := 0
-	for _, limit := range []int{8, 12, 13, 64} {
+	works := false
+	for _, limit := range []int{8, 13, 63, 64} {
 		up := s.B.StartBy([]string{"prlimit", fmt.Sprintf("--nofile=%d:%d", limit, limit)}, "up")
 		began := time.Now()
 		reached := errors.New("not tried")
@@ -69,7 +69,7 @@ func TestFewDescriptors(t *testing.T) {
 			_, reached = s.B.Hosts[0].Run("ping", "-n", "-c1", "-W1", s.A.Hosts[0].Addr4)
 		}
 		if reached == nil {
-			works++
+			works = limit == 64
 			// Who asks for its status must not be what ends it.
 			for range 5 {
 				if _, err := s.B.Status(); err != nil {
@@ -82,7 +82,7 @@ func TestFewDescriptors(t *testing.T) {
 			t.Errorf("%d descriptors: %v of processor time in %v", limit, up.CPU(), ran)
 		}
 		if up.Running() {
-			if reached != nil && !strings.Contains(up.Output(), "too many open files") {
+			if reached != nil {
 				t.Errorf("%d descriptors: does not work, and says\n%s", limit, up.Output())
 			}
 			if err := up.Stop(); err != nil {
@@ -90,7 +90,7 @@ func TestFewDescriptors(t *testing.T) {
 			}
 		} else {
 			out := up.Output()
-			if code := lab.ExitCode(up.Err()); code != 1 || !strings.Contains(out, "too many open files") {
+			if code := lab.ExitCode(up.Err()); code != 1 || !strings.Contains(out, "open files") {
 				t.Errorf("%d descriptors: ended with status %d, want 1, and a line that says why:\n%s", limit, code, out)
 			}
 			if strings.Contains(out, "goroutine ") {
@@ -99,8 +99,8 @@ func TestFewDescriptors(t *testing.T) {
 		}
 		t.Logf("%d descriptors: works: %t", limit, reached == nil)
 	}
-	if works == 0 {
-		t.Error("it never works")
+	if !works {
+		t.Error("64 are not enough")
 	}
 }
 

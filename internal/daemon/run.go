@@ -81,6 +81,9 @@ type site struct {
 // when the TAP and the socket stand. Everything that can be wrong from the
 // start is an error before anything in the system has been changed for good.
 func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
+	if err := checkDescriptors(); err != nil {
+		return err
+	}
 	dir, err := identity.Open(cfg.StateDir)
 	if err != nil {
 		return err
