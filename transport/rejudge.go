@@ -2,7 +2,10 @@
 
 package transport
 
-import "time"
+import (
+	"bytes"
+	"time"
+)
 
 // endedKept is how long a member is remembered whose certificate is not good any
 // more, from its last session on: who looks for it sees why it is gone, and when it
@@ -17,7 +20,10 @@ const endedKept = time.Hour
 func (m *Mesh) Rejudge() {
 	m.mu.Lock()
 	member := m.cfg.Member
-	m.restateDue = true
+	if m.own != nil && !bytes.Equal(m.own.Cert, member.Certificate()) {
+		m.restateDue = true
+		m.stir()
+	}
 	all := make(map[*session]*announcement, len(m.peers))
 	away := make(map[*Peer]*announcement) // without a session
 	for id, p := range m.peers {
@@ -31,7 +37,6 @@ func (m *Mesh) Rejudge() {
 		all[s] = m.announcedLocked(s.id)
 	}
 	m.mu.Unlock()
-	m.stir()
 	for s, a := range all {
 		err := member.Rejudge(s.control.conn.ConnectionState().TLS)
 		if err != nil && a != nil {
