@@ -264,15 +264,15 @@ func (q *question) dial(ctx context.Context) (*quic.Conn, error) {
 // explainAsk is explain for a site that asks to be let in.
 func explainAsk(addr netip.AddrPort, err error) error {
 	const noApplicationProtocol = 0x100 + 120 // RFC 9001, 4.8; RFC 8446, 6.2
-	var crypto *quic.TransportError
+	ended := alert(err)
 	switch {
 	case errors.Is(err, identity.ErrNotMember):
 		return fmt.Errorf("%s: %w", addr, err)
 	case errors.Is(err, errUnanswered): // while this dial was under way
 		return explain(addr, context.DeadlineExceeded)
-	case !errors.As(err, &crypto) || !crypto.ErrorCode.IsCryptoError() || !crypto.Remote:
+	case ended == nil:
 		return explain(addr, err)
-	case crypto.ErrorCode == noApplicationProtocol:
+	case ended.ErrorCode == noApplicationProtocol:
 		return fmt.Errorf("%s takes no requests to join (its version is older; join with a token): %w", addr, err)
 	}
 	return fmt.Errorf("%s takes no more requests to join just now: %w", addr, err)

@@ -74,6 +74,16 @@ func (m *Mesh) dialMore(s *session, number uint8) (*lane, error) {
 	return l, nil
 }
 
+// alert returns what TLS at the other end has ended a connection with, nil when it
+// was not that.
+func alert(err error) *quic.TransportError {
+	var crypto *quic.TransportError
+	if errors.As(err, &crypto) && crypto.ErrorCode.IsCryptoError() && crypto.Remote {
+		return crypto
+	}
+	return nil
+}
+
 // explain says in a user's words why a connection did not come about.
 func explain(addr netip.AddrPort, err error) error {
 	var (
@@ -102,7 +112,7 @@ func explain(addr netip.AddrPort, err error) error {
 		return fmt.Errorf("%s has closed the connection: %s", addr, closed.ErrorMessage)
 	case errors.As(err, &crypto) && crypto.ErrorCode == quic.ConnectionRefused && crypto.Remote:
 		return fmt.Errorf("%s takes no new connection at present: too many begin, or it stops", addr)
-	case errors.As(err, &crypto) && crypto.ErrorCode.IsCryptoError() && crypto.Remote:
+	case alert(err) != nil:
 		return fmt.Errorf("%s %w: %w", addr, errRefused, err)
 	}
 	if why := refusal(err); why != nil {

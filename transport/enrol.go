@@ -28,36 +28,40 @@ func (m *Mesh) enrol(ctx context.Context, conn *quic.Conn) {
 }
 
 func (m *Mesh) enrolOn(ctx context.Context, conn *quic.Conn) (site string, err error) {
-	defer func() { closeFor(conn, nil) }()
+	err = answerOn(ctx, conn, func(request []byte) ([]byte, error) {
+		cs := conn.ConnectionState().TLS
+		// The name is there for the log; it is the request that counts.
+		site = identity.Clean(cs.PeerCertificates[0].Subject.CommonName)
+		var members []string
+		if m.cfg.Addresses != nil {
+			members = m.cfg.Addresses()
+		}
+		return m.cfg.Member.Enrol(request, cs, members)
+	})
+	return site, err
+}
+
+// answerOn takes the request on an accepted connection, sends what judge replies,
+// and ends the connection. It is exchangeOn's other end.
+func answerOn(ctx context.Context, conn *quic.Conn, judge func(request []byte) (reply []byte, err error)) error {
+	defer closeFor(conn, nil)
 	ctx, cancel := context.WithTimeout(ctx, greeting)
 	defer cancel()
 	stream, err := conn.AcceptStream(ctx)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer interrupt(ctx, stream)()
 	request, err := io.ReadAll(io.LimitReader(stream, identity.MaxMessage))
 	if err != nil {
-		return "", err
+		return err
 	}
-	cs := conn.ConnectionState().TLS
-	// The name is there for the log; it is the request that counts.
-	site = identity.Clean(cs.PeerCertificates[0].Subject.CommonName)
-	var members []string
-	if m.cfg.Addresses != nil {
-		members = m.cfg.Addresses()
-	}
-	reply, err := m.cfg.Member.Enrol(request, cs, members)
+	reply, err := judge(request)
 	if _, werr := stream.Write(reply); werr != nil && err == nil {
-		err = werr // the joiner asks again with the same key, and is told again
+		err = werr // it asks again with the same key, and is told again
 	}
-	stream.Close()
-	// The joiner closes the connection when it has the reply.
-	select {
-	case <-conn.Context().Done():
-	case <-ctx.Done():
-	}
-	return site, err
+	parting(ctx, conn, stream)
+	return err
 }
 
 // Enrol joins the network of a token as site: it shows the key in dir to one of
@@ -139,8 +143,7 @@ func explainJoin(addr netip.AddrPort, err error) error {
 	if errors.Is(err, identity.ErrNotMember) {
 		return fmt.Errorf("%s: %w", addr, err)
 	}
-	var crypto *quic.TransportError
-	if errors.As(err, &crypto) && crypto.ErrorCode.IsCryptoError() && crypto.Remote {
+	if alert(err) != nil {
 		return fmt.Errorf("%s takes no new members (only the site that founded the network does): %w", addr, err)
 	}
 	return explain(addr, err)

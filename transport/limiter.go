@@ -27,8 +27,7 @@ type limiter struct {
 // visitor is a network that is known to a limiter.
 type visitor struct {
 	open  int
-	spent float64 // of the burst, at that time; it comes back with the rate
-	at    time.Time
+	begun pace
 }
 
 func newLimiter(most, each int, rate, burst float64) *limiter {
@@ -47,11 +46,9 @@ func (l *limiter) enter(from netip.Prefix) (leave func(), ok bool) {
 	}
 	v := l.visitorLocked(from, now)
 	if v != nil {
-		v.spent, v.at = max(0, v.spent-l.rate*now.Sub(v.at).Seconds()), now
-		if v.open >= l.each || v.spent+1 > l.burst {
+		if v.open >= l.each || !v.begun.try(now, 1) {
 			return nil, false
 		}
-		v.spent++
 		v.open++
 	}
 	l.open++
@@ -75,7 +72,7 @@ func (l *limiter) visitorLocked(from netip.Prefix, now time.Time) *visitor {
 	}
 	if len(l.from) >= maxNetworks {
 		for p, v := range l.from {
-			if v.open == 0 && l.rate*now.Sub(v.at).Seconds() >= v.spent {
+			if v.open == 0 && v.begun.isFresh(now) {
 				delete(l.from, p)
 			}
 		}
@@ -83,7 +80,7 @@ func (l *limiter) visitorLocked(from netip.Prefix, now time.Time) *visitor {
 			return nil
 		}
 	}
-	v := &visitor{at: now}
+	v := &visitor{begun: pace{burst: l.burst, rate: l.rate}}
 	l.from[from] = v
 	return v
 }

@@ -40,6 +40,14 @@ func (b *pace) try(now time.Time, n float64) bool {
 	return true
 }
 
+// isFresh reports whether nothing that was taken counts any more.
+func (b *pace) isFresh(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fadeLocked(now)
+	return b.spent == 0
+}
+
 func (b *pace) fadeLocked(now time.Time) {
 	b.spent = max(0, b.spent-now.Sub(b.at).Seconds()*b.rate)
 	b.at = now

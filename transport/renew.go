@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"net"
 	"net/netip"
@@ -33,33 +32,13 @@ func (m *Mesh) renew(ctx context.Context, conn *quic.Conn) {
 }
 
 func (m *Mesh) renewOn(ctx context.Context, conn *quic.Conn) error {
-	defer func() { closeFor(conn, nil) }()
-	ctx, cancel := context.WithTimeout(ctx, greeting)
-	defer cancel()
-	stream, err := conn.AcceptStream(ctx)
-	if err != nil {
-		return err
-	}
-	defer interrupt(ctx, stream)()
-	request, err := io.ReadAll(io.LimitReader(stream, identity.MaxMessage))
-	if err != nil {
-		return err
-	}
-	if err := m.barred(conn); err != nil {
-		closeFor(conn, err)
-		return err
-	}
-	reply, err := m.cfg.Member.Renew(request, conn.ConnectionState().TLS)
-	if _, werr := stream.Write(reply); werr != nil && err == nil {
-		err = werr // it asks again, for the same key, and is told again
-	}
-	stream.Close()
-	// The member closes the connection when it has the reply.
-	select {
-	case <-conn.Context().Done():
-	case <-ctx.Done():
-	}
-	return err
+	return answerOn(ctx, conn, func(request []byte) ([]byte, error) {
+		if err := m.barred(conn); err != nil {
+			closeFor(conn, err) // with the reason in its code
+			return nil, err
+		}
+		return m.cfg.Member.Renew(request, conn.ConnectionState().TLS)
+	})
 }
 
 // barred returns why the member at the other end is cut off, nil when it is not:
@@ -145,8 +124,7 @@ func (m *Mesh) holder(member *identity.Member) *Peer {
 
 // explainRenew is explain for a member that changes its key.
 func explainRenew(addr netip.AddrPort, err error) error {
-	var crypto *quic.TransportError
-	if errors.As(err, &crypto) && crypto.ErrorCode.IsCryptoError() && crypto.Remote {
+	if alert(err) != nil {
 		return fmt.Errorf("%s gives no keys (only the site that holds the network's CA key does): %w", addr, err)
 	}
 	return explain(addr, err)

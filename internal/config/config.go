@@ -296,16 +296,13 @@ func (c *Config) settle() error {
 
 // settleFiles checks that the files of a CA of the operator's own are complete.
 func (c *Config) settleFiles() error {
-	values := map[string]string{"ca_file": c.CAFile, "cert_file": c.CertFile, "key_file": c.KeyFile}
-	for _, given := range []string{"ca_file", "cert_file", "key_file", "crl_file"} {
-		value := values[given]
-		if given == "crl_file" {
-			value = c.CRLFile
-		}
-		for _, missing := range []string{"ca_file", "cert_file", "key_file"} {
-			if value != "" && values[missing] == "" {
-				return &Error{Place: c.Places[given], Key: given, Value: value,
-					Rule: fmt.Sprintf("ca_file, cert_file and key_file belong together (give %s too)", missing)}
+	type file struct{ key, path string }
+	together := []file{{"ca_file", c.CAFile}, {"cert_file", c.CertFile}, {"key_file", c.KeyFile}}
+	for _, given := range append(together, file{"crl_file", c.CRLFile}) {
+		for _, missing := range together {
+			if given.path != "" && missing.path == "" {
+				return &Error{Place: c.Places[given.key], Key: given.key, Value: given.path,
+					Rule: fmt.Sprintf("ca_file, cert_file and key_file belong together (give %s too)", missing.key)}
 			}
 		}
 	}

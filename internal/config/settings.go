@@ -242,42 +242,10 @@ var settings = []Setting{
 		},
 		get: func(c *Config) any { return c.Rate },
 	},
-	{
-		Key: "ca_file", Flag: "ca-file", Arg: "FILE", form: word,
-		Help: "certificate of your own CA, in place of init and join",
-		set: func(c *Config, v string) error {
-			c.CAFile = v
-			return checkFile(v)
-		},
-		get: func(c *Config) any { return c.CAFile },
-	},
-	{
-		Key: "cert_file", Flag: "cert-file", Arg: "FILE", form: word,
-		Help: "certificate of this site, by your own CA",
-		set: func(c *Config, v string) error {
-			c.CertFile = v
-			return checkFile(v)
-		},
-		get: func(c *Config) any { return c.CertFile },
-	},
-	{
-		Key: "key_file", Flag: "key-file", Arg: "FILE", form: word,
-		Help: "the key of that certificate, mode 0600",
-		set: func(c *Config, v string) error {
-			c.KeyFile = v
-			return checkFile(v)
-		},
-		get: func(c *Config) any { return c.KeyFile },
-	},
-	{
-		Key: "crl_file", Flag: "crl-file", Arg: "FILE", form: word,
-		Help: "certificates that your own CA has revoked",
-		set: func(c *Config, v string) error {
-			c.CRLFile = v
-			return checkFile(v)
-		},
-		get: func(c *Config) any { return c.CRLFile },
-	},
+	fileSetting("ca_file", "certificate of your own CA, in place of init and join", func(c *Config) *string { return &c.CAFile }),
+	fileSetting("cert_file", "certificate of this site, by your own CA", func(c *Config) *string { return &c.CertFile }),
+	fileSetting("key_file", "the key of that certificate, mode 0600", func(c *Config) *string { return &c.KeyFile }),
+	fileSetting("crl_file", "certificates that your own CA has revoked", func(c *Config) *string { return &c.CRLFile }),
 	{
 		Key: "on_up", form: command,
 		list: func(c *Config) *[]string { return &c.OnUp },
@@ -288,6 +256,18 @@ var settings = []Setting{
 		list: func(c *Config) *[]string { return &c.OnDown },
 		item: addToCommand,
 	},
+}
+
+// fileSetting returns the setting that is the path of a file, "" for none.
+func fileSetting(key, help string, path func(c *Config) *string) Setting {
+	return Setting{
+		Key: key, Flag: strings.ReplaceAll(key, "_", "-"), Arg: "FILE", form: word, Help: help,
+		set: func(c *Config, v string) error {
+			*path(c) = v
+			return checkFile(v)
+		},
+		get: func(c *Config) any { return *path(c) },
+	}
 }
 
 // settingOf returns the setting of that key, or nil.

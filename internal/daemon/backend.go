@@ -226,8 +226,8 @@ func (b backend) Drops() []control.Drop {
 // Invite implements control.Backend.
 func (b backend) Invite(_ context.Context, site string, ttl time.Duration) (string, error) {
 	s := b.s
-	if s.member().External() {
-		return "", fmt.Errorf("%w: %w", control.ErrNotAuthorised, errOwnCA)
+	if err := s.refuseOwnCA(); err != nil {
+		return "", err
 	}
 	if err := s.member().MayEnrol(); err != nil {
 		return "", fmt.Errorf("%w: %w", control.ErrNotAuthorised, err)

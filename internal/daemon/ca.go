@@ -4,10 +4,8 @@ package daemon
 
 import (
 	"crypto/sha256"
-	"errors"
 	"fmt"
 
-	"github.com/l2bridge/l2bridge/internal/control"
 	"github.com/l2bridge/l2bridge/transport/identity"
 )
 
@@ -69,12 +67,12 @@ func adoptCA(dir *identity.Dir, data []byte, site string) (*identity.Member, err
 
 // DropCA implements control.Backend.
 func (b backend) DropCA(sum [sha256.Size]byte) error {
-	if b.s.member().External() {
-		return fmt.Errorf("%w: %w", control.ErrNotAuthorised, errOwnCA)
+	if err := b.s.refuseOwnCA(); err != nil {
+		return err
 	}
 	m, err := b.s.dir.DropAuthority(sum)
 	if err != nil {
-		return caError(err)
+		return founderError(err)
 	}
 	b.s.become(m)
 	b.s.log.Info("ca key taken away", "site", m.Site)
@@ -83,21 +81,14 @@ func (b backend) DropCA(sum [sha256.Size]byte) error {
 
 // ImportCA implements control.Backend.
 func (b backend) ImportCA(data []byte) (string, error) {
-	if b.s.member().External() {
-		return "", fmt.Errorf("%w: %w", control.ErrNotAuthorised, errOwnCA)
+	if err := b.s.refuseOwnCA(); err != nil {
+		return "", err
 	}
 	m, err := adoptCA(b.s.dir, data, "")
 	if err != nil {
-		return "", caError(err)
+		return "", founderError(err)
 	}
 	b.s.become(m)
 	b.s.log.Info("ca key imported", "site", m.Site)
 	return m.Site, nil
-}
-
-func caError(err error) error {
-	if errors.Is(err, identity.ErrNotFounder) {
-		return fmt.Errorf("%w: %w", control.ErrNotAuthorised, err)
-	}
-	return err
 }

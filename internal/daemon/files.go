@@ -9,11 +9,21 @@ import (
 	"time"
 
 	"github.com/l2bridge/l2bridge/internal/config"
+	"github.com/l2bridge/l2bridge/internal/control"
 	"github.com/l2bridge/l2bridge/transport/identity"
 )
 
 // errOwnCA says that the network's CA is not l2bridge's.
 var errOwnCA = errors.New("here a CA of your own certifies members (ca_file): have it certify l2bridge://NETWORK/SITE, or revoke, with its own tools")
+
+// refuseOwnCA is what commands that are about the network's CA answer where that is
+// the operator's, and nil elsewhere.
+func (s *site) refuseOwnCA() error {
+	if s.member().External() {
+		return fmt.Errorf("%w: %w", control.ErrNotAuthorised, errOwnCA)
+	}
+	return nil
+}
 
 // filesPause is how often the files of a membership are looked at, and whether the
 // certificates of peers still hold. A change is taken when two looks have seen it.

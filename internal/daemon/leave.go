@@ -50,8 +50,8 @@ func (b backend) Revoke(_ context.Context, site string) (control.Revoked, error)
 func (b backend) Leave(ctx context.Context) (control.Left, error) {
 	s := b.s
 	m := s.member()
-	if m.External() {
-		return control.Left{}, fmt.Errorf("%w: %w", control.ErrNotAuthorised, errOwnCA)
+	if err := s.refuseOwnCA(); err != nil {
+		return control.Left{}, err
 	}
 	if err := m.MayLeave(); err != nil {
 		return control.Left{}, leaveError(err)

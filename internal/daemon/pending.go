@@ -16,7 +16,7 @@ import (
 func (b backend) Pending() ([]control.Pending, error) {
 	requests, err := b.s.mesh.Requests()
 	if err != nil {
-		return nil, admitError(err)
+		return nil, founderError(err)
 	}
 	all := make([]control.Pending, 0, len(requests))
 	for _, r := range requests {
@@ -29,7 +29,7 @@ func (b backend) Pending() ([]control.Pending, error) {
 func (b backend) Approve(ref string) (control.Pending, error) {
 	r, err := b.s.mesh.Approve(ref)
 	if err != nil {
-		return control.Pending{}, admitError(err)
+		return control.Pending{}, founderError(err)
 	}
 	return b.pending(r), nil
 }
@@ -38,7 +38,7 @@ func (b backend) Approve(ref string) (control.Pending, error) {
 func (b backend) Deny(ref string) (control.Pending, error) {
 	r, err := b.s.mesh.Deny(ref)
 	if err != nil {
-		return control.Pending{}, admitError(err)
+		return control.Pending{}, founderError(err)
 	}
 	return b.pending(r), nil
 }
@@ -50,8 +50,8 @@ func (b backend) pending(r transport.Request) control.Pending {
 	}
 }
 
-// admitError tells commands which kind an error is of.
-func admitError(err error) error {
+// founderError tells commands of the founder which kind an error is of.
+func founderError(err error) error {
 	switch {
 	case errors.Is(err, identity.ErrNotFounder):
 		return fmt.Errorf("%w: %w", control.ErrNotAuthorised, err)

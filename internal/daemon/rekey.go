@@ -18,8 +18,8 @@ const rekeyWait = 8 * time.Second
 // Rekey implements control.Backend.
 func (b backend) Rekey(ctx context.Context, site string) (control.Rekeyed, error) {
 	s := b.s
-	if s.member().External() {
-		return control.Rekeyed{}, fmt.Errorf("%w: %w", control.ErrNotAuthorised, errOwnCA)
+	if err := s.refuseOwnCA(); err != nil {
+		return control.Rekeyed{}, err
 	}
 	if !s.rekeying.TryLock() {
 		return control.Rekeyed{}, errors.New("another change of the key is under way (wait for it)")

@@ -183,11 +183,8 @@ func (m *Member) admit(request []byte, cs tls.ConnectionState) (leaf []byte, err
 	if err != nil {
 		return nil, err
 	}
-	err = m.dir.update(func(st *state) error {
-		if st.Ledger == nil {
-			return m.notFounder()
-		}
-		t := st.Ledger.token(q.token)
+	err = m.updateBook(func(l *ledger) error {
+		t := l.token(q.token)
 		if t == nil {
 			return ErrTokenUnknown
 		}
@@ -198,7 +195,7 @@ func (m *Member) admit(request []byte, cs tls.ConnectionState) (leaf []byte, err
 		if !hmac.Equal(want[:], q.proof[:]) {
 			return fmt.Errorf("%w: wrong proof", ErrTokenUnknown)
 		}
-		leaf, err = m.judge(st.Ledger, t, q.site, cert.PublicKey)
+		leaf, err = m.judge(l, t, q.site, cert.PublicKey)
 		return err
 	})
 	if err != nil {

@@ -111,16 +111,31 @@ func (m *Member) Invite(site string, ttl time.Duration, addrs []string) (Token, 
 	if err := t.setAddrs(addrs); err != nil {
 		return Token{}, err
 	}
-	err := m.dir.update(func(st *state) error {
-		if st.Ledger == nil {
-			return m.notFounder()
-		}
-		return st.Ledger.invite(t, now)
-	})
-	if err != nil {
+	if err := m.updateBook(func(l *ledger) error { return l.invite(t, now) }); err != nil {
 		return Token{}, err
 	}
 	return t, nil
+}
+
+// updateBook is update for what only the founder's book is concerned in. The error
+// is ErrNotFounder (errors.Is) where there is none.
+func (m *Member) updateBook(change func(*ledger) error) error {
+	return m.dir.update(func(st *state) error {
+		if st.Ledger == nil {
+			return m.notFounder()
+		}
+		return change(st.Ledger)
+	})
+}
+
+// readBookLocked returns what is stored, with a book. The error is ErrNotFounder
+// (errors.Is) where there is none.
+func (m *Member) readBookLocked() (*state, error) {
+	st, err := m.dir.readStateLocked()
+	if err == nil && st.Ledger == nil {
+		return nil, m.notFounder()
+	}
+	return st, err
 }
 
 // validGuest checks the name that a token is to be for. A name that is taken is

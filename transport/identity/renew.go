@@ -113,11 +113,8 @@ func (m *Member) renew(request []byte, cs tls.ConnectionState) (leaf []byte, err
 	if !ed25519.Verify(q.key, said, q.proof) {
 		return nil, fmt.Errorf("%w: the new key has not signed it", ErrMalformed)
 	}
-	err = m.dir.update(func(st *state) error {
-		if st.Ledger == nil {
-			return m.notFounder()
-		}
-		leaf, err = m.replace(st.Ledger, cert, q.site, q.key)
+	err = m.updateBook(func(l *ledger) error {
+		leaf, err = m.replace(l, cert, q.site, q.key)
 		return err
 	})
 	if err != nil {
@@ -251,12 +248,9 @@ func (m *Member) RenewOwn(site string) (*Member, error) {
 	d := m.dir
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	st, err := d.readStateLocked()
+	st, err := m.readBookLocked()
 	if err != nil {
 		return nil, err
-	}
-	if st.Ledger == nil {
-		return nil, m.notFounder()
 	}
 	st.Leaf, err = m.replaceOwnLocked(st.Ledger, site)
 	if refusesKey(err) { // one that it asked for as a member: the next one will do

@@ -132,12 +132,9 @@ func (m *Member) Revoke(site string, keys ...ID) ([]Revocation, error) {
 	d := m.dir
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	st, err := d.readStateLocked()
+	st, err := m.readBookLocked()
 	if err != nil {
 		return nil, err
-	}
-	if st.Ledger == nil {
-		return nil, m.notFounder()
 	}
 	var out []Revocation
 	for _, c := range st.Ledger.Issued {
