@@ -88,6 +88,13 @@ func (c *company) certify(site string, key crypto.PublicKey, life time.Duration)
 // member returns a site whose certificate holds for so long.
 func (c *company) member(site string, life time.Duration) *identity.Member {
 	c.t.Helper()
+	m, _ := c.renewable(site, life)
+	return m
+}
+
+// renewable returns also what gives the site another certificate, for so long.
+func (c *company) renewable(site string, life time.Duration) (m *identity.Member, renew func(life time.Duration)) {
+	c.t.Helper()
 	path := c.t.TempDir()
 	put := func(name, typ string, der []byte) string {
 		file := filepath.Join(path, name)
@@ -101,15 +108,26 @@ func (c *company) member(site string, life time.Duration) *identity.Member {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	m, err := openDir(c.t).LoadFiles(identity.Files{
+	certify := func(life time.Duration) (file string) {
+		return put("cert.pem", "CERTIFICATE", c.certify(site, key.Public(), life).Raw)
+	}
+	m, err = openDir(c.t).LoadFiles(identity.Files{
 		CA:   put("ca.pem", "CERTIFICATE", c.cert.Raw),
-		Cert: put("cert.pem", "CERTIFICATE", c.certify(site, key.Public(), life).Raw),
+		Cert: certify(life),
 		Key:  put("key.pem", "PRIVATE KEY", der),
 	})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return m
+	return m, func(life time.Duration) {
+		c.t.Helper()
+		os.Remove(certify(life)) // another file, whatever the clock of the disk
+		certify(life)
+		m.Reload() // sees it
+		if changed, err := m.Reload(); !changed || err != nil {
+			c.t.Fatalf("the new certificate is not taken: %v, %v", changed, err)
+		}
+	}
 }
 
 // announced returns the announcement of one more member, as it is stored.
@@ -174,4 +192,39 @@ func TestEndedCertificates(t *testing.T) {
 			t.Errorf("home knows %d in the end", n)
 		}
 	})
+}
+
+// A site whose certificate has ended is back as soon as it has a new one, though it is
+// the only one of the two that can dial; and so is one that has never had one that
+// was good.
+func TestRenewedCertificate(t *testing.T) {
+	const life = time.Minute
+	test := func(t *testing.T, begins, away time.Duration) {
+		w, c := newWorld(), newCompany(t)
+		home := w.run(t, c.member("home", 100*time.Hour), homeAddr, nil, func(cfg *transport.Config) {
+			cfg.Through = func(netip.Addr) bool { return true } // it dials nobody
+		})
+		member, renew := c.renewable("office", life)
+		time.Sleep(begins)
+		office := w.run(t, member, officeAddr, []string{homePort})
+		if begins < life {
+			until(t, "up", 5*time.Second, connected(home, office))
+			time.Sleep(life)
+		}
+		home.Rejudge()
+		time.Sleep(away)
+		if home.peer("office") != nil {
+			t.Fatal("its certificate has ended, and it has a session")
+		}
+		renew(time.Hour)
+		office.Rejudge()
+		until(t, "up again", 2*time.Second, connected(home, office))
+	}
+	for name, begins := range map[string]time.Duration{"while connected": 0, "before it was": 2 * life} {
+		for _, away := range []time.Duration{20 * time.Second, 3 * time.Minute, 200 * time.Second} {
+			t.Run(fmt.Sprint(name, " ", away), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { test(t, begins, away) })
+			})
+		}
+	}
 }

@@ -15,14 +15,16 @@ const endedKept = time.Hour
 // Rejudge ends the sessions with peers that would be refused now: the certificate
 // that they have shown has ended, the CA has revoked it, or is the CA no more. One
 // that has announced another that is good stays; of the others none is remembered
-// for long. Where our own certificate is another than before it is announced. It is
-// for networks whose CA is the operator's.
+// for long. Where our own certificate is another than before it is announced, and shown
+// at once to those who refused the former one. It is for networks whose CA is the
+// operator's.
 func (m *Mesh) Rejudge() {
 	m.mu.Lock()
 	member := m.cfg.Member
 	if m.own != nil && !bytes.Equal(m.own.Cert, member.Certificate()) {
 		m.restateDue = true
 		m.stir()
+		m.tryAgainLocked()
 	}
 	all := make(map[*session]*announcement, len(m.peers))
 	away := make(map[*Peer]*announcement) // without a session
@@ -55,6 +57,19 @@ func (m *Mesh) Rejudge() {
 		}
 	}
 	m.forgetEnded(ended, away)
+}
+
+// tryAgainLocked has those dialled at once who have refused us.
+func (m *Mesh) tryAgainLocked() {
+	for _, p := range m.peers {
+		if p.refused {
+			p.refused, p.backOff = false, time.Time{}
+			p.hurry()
+		}
+	}
+	for _, s := range m.seeds {
+		poke(s.again)
+	}
 }
 
 // isStaleLocked reports whether a peer is to be forgotten if its certificate is not

@@ -26,7 +26,8 @@ const lookPause = 900 * time.Millisecond
 // among those that it tries.
 type seed struct {
 	mesh      *Mesh
-	addresses []string // HOST:PORT, as given
+	addresses []string      // HOST:PORT, as given
+	again     chan struct{} // dial at once
 
 	// Guarded by Mesh.mu.
 	id         identity.ID // who answered there last
@@ -47,7 +48,7 @@ func (s *seed) run(ctx context.Context) {
 	for {
 		// Half of the pause is random, so that sites that lost the same hub
 		// do not come back in step.
-		if !sleep(ctx, wait/2+mrand.N(wait/2+1)) || m.isKnown(s) {
+		if !s.pause(ctx, wait/2+mrand.N(wait/2+1)) || m.isKnown(s) {
 			return
 		}
 		began := time.Now()
@@ -77,6 +78,18 @@ func (s *seed) run(ctx context.Context) {
 			wait = min(max(2*wait, firstRetry), lastRetry)
 		}
 	}
+}
+
+// pause waits until the next dial is due, and reports false when ctx ended first.
+func (s *seed) pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.again:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
 }
 
 // note keeps what stands in the way, and reports whether it is news.
