@@ -5,12 +5,14 @@
 package test_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/l2bridge/l2bridge/test/lab"
 )
@@ -33,6 +35,12 @@ certificate = %[1]s/ca.pem
 private_key = %[1]s/ca.key
 default_md = sha256
 default_crl_days = 30
+new_certs_dir = %[1]s
+rand_serial = yes
+unique_subject = no
+policy = any
+[any]
+commonName = supplied
 `, a.dir)
 	a.file("index.txt", "")
 	a.file("crlnumber", "01\n")
@@ -73,22 +81,31 @@ func (a authority) key(site string, kind ...string) {
 	a.openssl(append([]string{"genpkey", "-out", site + ".key"}, kind...)...)
 }
 
-// certify makes a certificate of a site's key, with these names.
-func (a authority) certify(site, names string) {
+const certLife = 10 * 24 * time.Hour // for which certificates hold as a rule
+
+// certify makes a certificate of a site's key, with these names, and returns when it
+// ends.
+func (a authority) certify(site, names string, life time.Duration) (end time.Time) {
 	a.t.Helper()
+	end = time.Now().Add(life).Truncate(time.Second)
 	a.openssl("req", "-new", "-key", site+".key", "-subj", "/CN="+site, "-out", site+".csr")
 	a.file(site+".ext", "extendedKeyUsage = clientAuth, serverAuth\nsubjectAltName = %s\n", names)
-	a.openssl("x509", "-req", "-in", site+".csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "10", "-extfile", site+".ext", "-out", site+".new")
+	a.openssl("ca", "-config", "ca.cnf", "-batch", "-notext", "-in", site+".csr",
+		"-enddate", end.UTC().Format("20060102150405Z"), "-extfile", site+".ext", "-out", site+".new")
 	if err := os.Rename(filepath.Join(a.dir, site+".new"), filepath.Join(a.dir, site+".pem")); err != nil {
 		a.t.Fatal(err)
 	}
+	return end
 }
 
-// configure gives a site the config with which it runs as the one of that name.
+// configure gives a site the config with which it runs as the one of that name. One
+// without hosts is bare.
 func (a authority) configure(site *lab.Site, name, more string) {
 	a.t.Helper()
-	text := fmt.Sprintf(`bridge = ""
-ca_file = "%[1]s/ca.pem"
+	if len(site.Hosts) == 0 {
+		more += "\nbridge = \"\""
+	}
+	text := fmt.Sprintf(`ca_file = "%[1]s/ca.pem"
 cert_file = "%[1]s/%[2]s.pem"
 key_file = "%[1]s/%[2]s.key"
 crl_file = "%[1]s/crl.pem"
@@ -109,9 +126,9 @@ func TestOwnCA(t *testing.T) {
 	ca.key("a", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
 	ca.key("b", "-algorithm", "ED25519")
 	ca.key("printer", "-algorithm", "RSA")
-	ca.certify("a", "URI:l2bridge://corp/a")
-	ca.certify("b", "URI:l2bridge://corp/b,DNS:b.example")
-	ca.certify("printer", "DNS:printer.example")
+	ca.certify("a", "URI:l2bridge://corp/a", certLife)
+	ca.certify("b", "URI:l2bridge://corp/b,DNS:b.example", certLife)
+	ca.certify("printer", "DNS:printer.example", certLife)
 
 	ca.configure(s.A, "a", "")
 	ca.configure(s.B, "b", fmt.Sprintf("peers = [%q]", s.A.Addr4+":4433"))
@@ -141,7 +158,7 @@ func TestOwnCA(t *testing.T) {
 		}
 	}
 
-	ca.certify("b", "URI:l2bridge://corp/b")
+	ca.certify("b", "URI:l2bridge://corp/b", certLife)
 	upB.WaitOutput(outageWait, `msg="certificate files taken"`)
 	if peers, err := s.A.Peers(); err != nil || len(peers) != 1 || peers[0].State != "up" {
 		t.Errorf("after the renewal: %+v, %v", peers, err)
@@ -164,4 +181,57 @@ func TestOwnCA(t *testing.T) {
 		return err
 	})
 	upB.WaitOutput(outageWait, "refused us")
+}
+
+// A certificate that ends while its site is connected ends the session, at both ends
+// with a word; no frame passes until there is a new one in its file.
+func TestOwnCAEnds(t *testing.T) {
+	t.Parallel()
+	s := lab.TwoSites(t, lab.Options{Hosts: 1})
+	ca := newAuthority(t)
+	ca.key("a", "-algorithm", "ED25519")
+	ca.key("b", "-algorithm", "ED25519")
+	ca.certify("a", "URI:l2bridge://corp/a", certLife)
+	certify := func(life time.Duration) (end time.Time) { return ca.certify("b", "URI:l2bridge://corp/b", life) }
+	ca.configure(s.A, "a", "")
+	ca.configure(s.B, "b", fmt.Sprintf("peers = [%q]", s.A.Addr4+":4433"))
+	src, wire := calls(t, s.B.Hosts[0]), s.A.Hosts[0].Wire(hostLink)
+	passes := func() error {
+		for frame := range arrivals(t, wire, time.Now().Add(100*time.Millisecond)) {
+			if saidBy(src)(frame) {
+				return nil
+			}
+		}
+		return errors.New("nothing of b is heard")
+	}
+
+	life := 8 * time.Second
+	end := certify(life)
+	upA, upB := s.A.Up(), s.B.Up()
+	lab.Wait(t, time.Minute, "frames of b pass", func() error {
+		if time.Now().After(end) { // the machine is slow
+			life *= 2
+			end = certify(life)
+		}
+		return passes()
+	})
+	upA.WaitOutput(time.Until(end)+outageWait, `msg="peer down"`)
+	upB.WaitOutput(outageWait, "its certificate is out of date")
+	wire.Drain()
+	silence(t, wire, "a", src, time.Second)
+	for _, p := range []*lab.Process{upA, upB} {
+		var lines []string
+		for line := range strings.Lines(p.Output()) {
+			if strings.Contains(line, `msg="peer down"`) {
+				lines = append(lines, line)
+			}
+		}
+		if len(lines) != 1 || !strings.Contains(lines[0], `certificate of site \"b\" has ended`) {
+			t.Errorf("want one line that says what has ended:\n%s", strings.Join(lines, ""))
+		}
+	}
+
+	certify(certLife)
+	lab.Wait(t, meshWait, "frames of b pass again", passes)
+	upB.WaitOutput(outageWait, `msg="certificate files taken"`)
 }
