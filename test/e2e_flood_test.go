@@ -149,6 +149,11 @@ func TestFlood(t *testing.T) {
 		t.Errorf("%d warnings in the log of site a", n)
 	}
 	alive(t, upA, upB, upC)
+	if d, err := s.A.Drops(); err != nil || d["stranger"] == 0 {
+		t.Errorf("drops of site a: %v, %v, want some of strangers", d, err)
+	} else {
+		t.Logf("drops of site a: %v", d)
+	}
 	if !*attackFull {
 		return
 	}

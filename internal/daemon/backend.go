@@ -210,8 +210,11 @@ func (b backend) Drops() []control.Drop {
 	}
 	st := b.s.conn.Stats()
 	for reason, count := range map[string]uint64{
-		"socket_full": st.RxKernelDrops,
-		"oversize":    st.RxOversize,
+		"socket_full":  st.RxKernelDrops,
+		"oversize":     st.RxOversize,
+		"stranger":     st.RxStrange,
+		"answer_limit": st.TxAnswersDropped,
+		"unproven":     st.TxUnproven,
 	} {
 		if count > 0 {
 			add(reason, "", count)

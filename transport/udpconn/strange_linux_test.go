@@ -155,6 +155,9 @@ func TestUnproven(t *testing.T) {
 		t.Errorf("%d of 1000 bytes sent to 1200 where we had dialled, want 3", n)
 	}
 	third()
+	if n := c.Stats().TxUnproven; n != 7+7+10+10+7 {
+		t.Errorf("%d counted, want 41", n)
+	}
 }
 
 // A flood from many addresses makes the cache of them begin anew, and what the gate

@@ -62,6 +62,7 @@ type Stats struct {
 	// Packets not sent: they belong to no connection, and a second has at most
 	// a few hundred of these.
 	TxAnswersDropped uint64
+	TxUnproven       uint64 // packets not sent: more than may go to an address that may be forged
 
 	// Errors that were swallowed, by name ("ENOBUFS"). One of Tx is a batch
 	// that QUIC takes as sent, and will find lost.

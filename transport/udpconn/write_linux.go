@@ -16,8 +16,8 @@ import (
 
 // txCounters is written by every goroutine that sends.
 type txCounters struct {
-	packets, bytes, syscalls, unpinned atomic.Uint64
-	errors                             errnoCounters
+	packets, bytes, syscalls, unpinned, unproven atomic.Uint64
+	errors                                       errnoCounters
 }
 
 func (t *txCounters) into(s *Stats) {
@@ -25,6 +25,7 @@ func (t *txCounters) into(s *Stats) {
 	s.TxBytes = t.bytes.Load()
 	s.TxSyscalls = t.syscalls.Load()
 	s.TxUnpinned = t.unpinned.Load()
+	s.TxUnproven = t.unproven.Load()
 	s.TxErrors = t.errors.byName()
 }
 
@@ -46,6 +47,7 @@ func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err e
 		return len(b), len(oob), nil
 	}
 	if g := c.gate.Load(); g != nil && !g.MaySend(b, to) {
+		c.tx.unproven.Add(1)
 		return len(b), len(oob), nil // as if lost
 	}
 	if segment > 0 {
