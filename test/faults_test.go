@@ -370,8 +370,6 @@ func (g *faultGroup) run(t *testing.T, runs int) {
 
 func (f *fault) loads() []string {
 	switch {
-	case *faultFull && f.lasts >= time.Minute:
-		return []string{"idle"} // what waits for so long is the same after ten seconds
 	case *faultFull:
 		return strings.Split(*faultLoads, ",")
 	case f.load:
