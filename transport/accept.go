@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -72,7 +73,37 @@ func (m *Mesh) openDoor(gate *udpconn.Gate) *door {
 		m.floods.warn(m.cfg.Log, "flood of handshakes", errFlood, "begun", begun)
 	}, func(addr net.Addr, why error) {
 		m.refused.warn(m.cfg.Log, "peer refused", why, "addr", addr)
-	})
+	}, m.expects)
+}
+
+// expects reports whether a member was in a network when it was reached last.
+func (m *Mesh) expects(from netip.Prefix) bool {
+	places := m.places.Load()
+	if places == nil {
+		return false
+	}
+	_, ok := (*places)[from]
+	return ok
+}
+
+// placeLocked notes where a member is.
+func (m *Mesh) placeLocked(p *Peer, at netip.AddrPort) {
+	same := networkOf(p.at) == networkOf(at)
+	p.at = at
+	if !same {
+		m.placesLocked()
+	}
+}
+
+// placesLocked has the door know where members are. It asks without a lock.
+func (m *Mesh) placesLocked() {
+	places := make(map[netip.Prefix]struct{}, len(m.peers))
+	for _, p := range m.peers {
+		if p.at.IsValid() {
+			places[networkOf(p.at)] = struct{}{}
+		}
+	}
+	m.places.Store(&places)
 }
 
 // accept takes connections and has each one handled in a goroutine of its own.

@@ -31,6 +31,10 @@ const (
 	maxHalfOpen, oneHalfOpen              = 256, 64
 	handshakesPerSecond, handshakesAtOnce = 32, 256
 
+	// When there is no place for it, one is kept for who comes from where a member
+	// was: it takes no more than four networks to hold all the others.
+	maxExpected, oneExpected = 64, 16
+
 	// Then it is known who they are or want to be. maxGreetings bounds the members
 	// that have not said what for, maxEnrolments those who want to become one.
 	maxGreetings, oneGreeting             = 64, 48
@@ -58,19 +62,22 @@ const (
 type door struct {
 	gate     *udpconn.Gate
 	halfOpen *limiter
-	rooms    map[string]*limiter   // behind the handshake, by what is spoken there
-	flooded  func(begun int)       // is told, once a second at most
-	refused  func(net.Addr, error) // is told why a handshake has failed
+	expected *limiter                // half open, too, when there is no place
+	rooms    map[string]*limiter     // behind the handshake, by what is spoken there
+	flooded  func(begun int)         // is told, once a second at most
+	refused  func(net.Addr, error)   // is told why a handshake has failed
+	expects  func(netip.Prefix) bool // reports whether a member was in a network
 
 	mu    sync.Mutex
 	since time.Time
 	begun int // handshakes, within a second from since on
 }
 
-func newDoor(gate *udpconn.Gate, flooded func(begun int), refused func(net.Addr, error)) *door {
+func newDoor(gate *udpconn.Gate, flooded func(begun int), refused func(net.Addr, error), expects func(netip.Prefix) bool) *door {
 	return &door{
 		gate:     gate,
 		halfOpen: newLimiter(maxHalfOpen, oneHalfOpen, handshakesPerSecond, handshakesAtOnce),
+		expected: newLimiter(maxExpected, oneExpected, handshakesPerSecond, handshakesAtOnce),
 		rooms: map[string]*limiter{
 			wire.ALPN:          newLimiter(maxGreetings, oneGreeting, handshakesPerSecond, handshakesAtOnce),
 			identity.JoinALPN:  newLimiter(maxEnrolments, oneEnrolment, enrolmentsPerSecond, enrolmentsAtOnce),
@@ -79,6 +86,7 @@ func newDoor(gate *udpconn.Gate, flooded func(begun int), refused func(net.Addr,
 		},
 		flooded: flooded,
 		refused: refused,
+		expects: expects,
 	}
 }
 
@@ -125,6 +133,9 @@ func (d *door) enter(ctx context.Context, who *quic.ClientInfo) (context.Context
 		from = network(who.RemoteAddr)
 	}
 	leave, ok := d.halfOpen.enter(from)
+	if !ok && d.expects(from) {
+		leave, ok = d.expected.enter(from)
+	}
 	if !ok {
 		return nil, errBusy
 	}
@@ -171,9 +182,11 @@ func (d *door) pass(conn *quic.Conn) (done func(), ok bool) {
 
 // network returns what one sender may have many addresses of: a /64 of IPv6, and
 // of IPv4 one address.
-func network(addr net.Addr) netip.Prefix {
+func network(addr net.Addr) netip.Prefix { return networkOf(addrPort(addr)) }
+
+func networkOf(addr netip.AddrPort) netip.Prefix {
 	const v4Bits, v6Bits = 32, 64
-	a := addrPort(addr).Addr().Unmap()
+	a := addr.Addr().Unmap()
 	bits := v6Bits
 	if a.Is4() {
 		bits = v4Bits

@@ -5,6 +5,7 @@ package transport
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -115,13 +116,55 @@ func TestLimiterForgets(t *testing.T) {
 	})
 }
 
+// Who has the networks to take all places there are for handshakes keeps out
+// strangers, and no member that comes from where it was before.
+func TestDoorFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		home := sender(0)
+		d := newDoor(newGate(nil), nil, nil, func(from netip.Prefix) bool { return from == network(home) })
+		var closes []context.CancelFunc
+		enter := func(addr net.Addr, proven bool) error {
+			ctx, cancel := context.WithCancel(context.Background())
+			closes = append(closes, cancel)
+			_, err := d.enter(ctx, &quic.ClientInfo{RemoteAddr: addr, AddrVerified: proven})
+			return err
+		}
+		for i := range maxHalfOpen {
+			if err := enter(sender(1+uint32(i/oneHalfOpen)), true); err != nil {
+				t.Fatalf("handshake %d: %v", i, err)
+			}
+		}
+		if err := enter(sender(100), true); !errors.Is(err, errBusy) {
+			t.Errorf("a stranger: %v", err)
+		}
+		if err := enter(home, false); !errors.Is(err, errBusy) {
+			t.Errorf("in the name of the member: %v", err)
+		}
+		for i := range oneExpected {
+			if err := enter(home, true); err != nil {
+				t.Errorf("handshake %d of the member: %v", i, err)
+			}
+		}
+		if err := enter(home, true); !errors.Is(err, errBusy) {
+			t.Errorf("one more: %v", err)
+		}
+		for _, c := range closes {
+			c()
+		}
+		synctest.Wait()
+		if n := d.halfOpen.count() + d.expected.count(); n != 0 {
+			t.Errorf("%d half open when all have ended", n)
+		}
+	})
+}
+
 // Handshakes from forged addresses, which come no further, have a share of what
 // may be half open, and leave that of others alone, also of those whose addresses
 // they use.
 func TestDoorForged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []int
-		d := newDoor(newGate(nil), func(begun int) { told = append(told, begun) }, nil)
+		d := newDoor(newGate(nil), func(begun int) { told = append(told, begun) }, nil, func(netip.Prefix) bool { return false })
 		honest := sender(0)
 		var closes []context.CancelFunc
 		enter := func(addr net.Addr, proven bool) bool {

@@ -2,7 +2,11 @@
 
 package transport
 
-import "github.com/l2bridge/l2bridge/transport/wire"
+import (
+	"net/netip"
+
+	"github.com/l2bridge/l2bridge/transport/wire"
+)
 
 // CountDropped counts records as if they had come from the peer and been dropped.
 func (p *Peer) CountDropped(why wire.Reason, n uint64) { p.drops[why].Add(n) }
@@ -13,8 +17,11 @@ func (m *Mesh) Waiting() (halfOpen, inRooms int) {
 	for _, room := range m.door.rooms {
 		inRooms += room.count()
 	}
-	return m.door.halfOpen.count(), inRooms
+	return m.door.halfOpen.count() + m.door.expected.count(), inRooms
 }
+
+// Expects reports whether the door keeps a place for who comes from an address.
+func (m *Mesh) Expects(addr string) bool { return m.expects(networkOf(netip.MustParseAddrPort(addr))) }
 
 // MaxUnproven bounds the handshakes from addresses that are not proven.
 const MaxUnproven = maxUnproven

@@ -143,3 +143,31 @@ func (r *recorder) WriteTo(b []byte, to net.Addr) (int, error) {
 	}
 	return r.socket.WriteTo(b, to)
 }
+
+// The door keeps a place for a member where that was last, whatever its port is now,
+// until it is none.
+func TestMembersPlace(t *testing.T) {
+	ms := members(t, "home", "office")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home := w.run(t, ms[0], homeAddr, nil)
+		expected := func(when, addr string, want bool) {
+			t.Helper()
+			if home.Expects(addr) != want {
+				t.Errorf("%s: a place for %s: %v, want %v", when, addr, !want, want)
+			}
+		}
+		expected("before", officePort, false)
+		office := w.run(t, ms[1], officeAddr, []string{homePort})
+		until(t, "up", 5*time.Second, connected(home, office))
+		expected("up", officeAddr+":1", true)
+		expected("up", "192.0.2.77:4433", false)
+		office.stop()
+		time.Sleep(time.Hour)
+		expected("gone for an hour", officePort, true)
+		if _, _, err := home.Revoke("office"); err != nil {
+			t.Fatal(err)
+		}
+		expected("revoked", officePort, false)
+	})
+}

@@ -451,7 +451,7 @@ func (m *Mesh) claim(control *lane, began time.Time, upward bool) (p *Peer, uncl
 	// The data lane takes two round trips.
 	lasts := max(time.Second, 8*control.conn.ConnectionStats().SmoothedRTT)
 	p.claim, p.unclaim = context.WithTimeout(control.conn.Context(), min(lasts, dialling))
-	p.at = control.remote()
+	m.placeLocked(p, control.remote())
 	return p, p.unclaim, nil
 }
 

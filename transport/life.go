@@ -142,7 +142,7 @@ func (s *session) watch() error {
 func (s *session) moved() {
 	m := s.mesh
 	m.mu.Lock()
-	s.peer.at = s.control.remote()
+	m.placeLocked(s.peer, s.control.remote())
 	m.mu.Unlock()
 	s.mail.put(func(o *mail) { o.seen = true })
 	m.refreshOuter()

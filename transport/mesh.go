@@ -129,6 +129,7 @@ type Mesh struct {
 	learned           chan struct{} // there is something to store
 	arrived           chan struct{} // a member has announced itself
 	shorts            atomic.Pointer[map[wire.ShortID]*Peer]
+	places            atomic.Pointer[map[netip.Prefix]struct{}] // where members are
 
 	// Set by Run, before anything else runs.
 	ctx   context.Context
@@ -269,6 +270,7 @@ func (m *Mesh) rebornLocked() {
 	m.cfg.Member, m.next = m.next, nil
 	m.peers, m.sessions = make(map[identity.ID]*Peer), make(map[sessionKey]*session)
 	m.shorts.Store(nil)
+	m.places.Store(nil)
 	m.own, m.linksTold, m.restateDue = nil, nil, true
 	m.aloneLocked()
 	for _, s := range m.seeds {

@@ -174,6 +174,7 @@ func (m *Mesh) dropLocked(out []*Peer) {
 		delete(m.peers, p.id)
 	}
 	m.nameLocked()
+	m.placesLocked()
 	m.unstored = true
 	poke(m.learned)
 }

@@ -505,7 +505,8 @@ func (m *Mesh) adopt(s *session) (p *Peer, before *session, err error) {
 		old.end(errReplaced)
 	}
 	before, p.last = p.last, s
-	p.met, p.byUs, p.at, p.trouble = true, s.dialled, s.control.remote(), ""
+	p.met, p.byUs, p.trouble = true, s.dialled, ""
+	m.placeLocked(p, s.control.remote())
 	p.refused = false
 	p.session.Store(s)
 	if !p.served {
