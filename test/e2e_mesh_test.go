@@ -74,13 +74,19 @@ func TestMesh(t *testing.T) {
 				}
 			}
 			late := time.Now().Add(time.Second)
-			for _, site := range s.All {
+			for i, site := range s.All {
 				var got lab.Record
 				for frame := range arrivals(t, wires[site], late) {
 					got.Add(frame)
 				}
 				if want := each * (tt.count - 1); got.Received != want || got.Duplicates != 0 || got.Altered != 0 {
-					t.Errorf("host of site %s: %v, want %d once each", site.Name, &got, want)
+					missing := append(got.Missing(0, uint32(i*each)), got.Missing(uint32((i+1)*each), uint32(tt.count*each))...)
+					t.Errorf("host of site %s: %v, want %d once each; missing are %d, each site has sent %d", site.Name, &got, want, missing, each)
+				}
+			}
+			for _, site := range s.All {
+				if counts, err := site.Drops(); t.Failed() || err != nil {
+					t.Logf("site %s drops %v, %v", site.Name, counts, err)
 				}
 			}
 			// Each host reaches each, by frames of all sizes.

@@ -415,22 +415,39 @@ func (m *Mesh) tellLinks() {
 
 // isLinked takes a peer's list of the members that it has sessions with.
 func (s *session) isLinked(list wire.Links) {
-	links := make(map[wire.ShortID]struct{}, len(list))
+	now := make(links, len(list))
 	for _, id := range list {
-		links[id] = struct{}{}
+		now[id] = time.Time{}
 	}
-	s.peer.links.Store(&links)
+	if before := s.peer.links.Load(); before != nil {
+		for id, until := range *before {
+			if until.IsZero() {
+				until = time.Now()
+			}
+			if _, ok := now[id]; !ok && time.Since(until) < silence && s.mesh.byShort(id) != nil {
+				now[id] = until
+			}
+		}
+	}
+	s.peer.links.Store(&now)
 	s.mesh.stir()
 }
 
+// links are the members that a peer says it has sessions with, and, with the time
+// when it last did, those of which it has said so a moment ago.
+type links map[wire.ShortID]time.Time
+
 // linksTo reports whether the peer says that it has a session with a member.
-func (p *Peer) linksTo(id wire.ShortID) bool {
-	links := p.links.Load()
-	if links == nil {
+func (p *Peer) linksTo(id wire.ShortID) bool { return p.linkedTo(id, 0) }
+
+// linkedTo reports whether it says so, or did so lately.
+func (p *Peer) linkedTo(id wire.ShortID, lately time.Duration) bool {
+	all := p.links.Load()
+	if all == nil {
 		return false
 	}
-	_, ok := (*links)[id]
-	return ok
+	until, ok := (*all)[id]
+	return ok && (until.IsZero() || time.Since(until) < lately)
 }
 
 // seen takes where a peer sees us.

@@ -47,14 +47,18 @@ type lane struct {
 	filled atomic.Bool   // a datagram of the greatest size has been sent
 	probes chan uint64   // nonces of probes to be sent
 	acked  atomic.Uint64 // nonce of the probe answered last
-	heard  atomic.Int64  // when a datagram came last, in Unix nanoseconds
+	heard  atomic.Int64  // when a datagram came last, by the mesh's clock
 
 	// Of the control lane.
-	first    *message      // that waitAdopted has read; its reader's own
-	answered atomic.Uint64 // nonce of the newest ping that had an answer
-	answers  chan struct{} // tells of one
+	first      *message      // that waitAdopted has read; its reader's own
+	answered   atomic.Uint64 // nonce of the newest ping that had an answer
+	answers    chan struct{} // tells of one
+	answeredAt atomic.Int64  // when that came, by the mesh's clock
+	resumed    atomic.Int64  // when one came last after a long pause
 
 	call chan struct{} // something is to be sent now, for the peer to see where from
+
+	clock func() time.Duration // of the mesh
 }
 
 // measureEvery is after how many full datagrams the greatest size is asked for
@@ -66,7 +70,7 @@ const measureEvery = 256
 const maxDatagram = 2048
 
 // newLane judges the peer's hello against its certificate.
-func newLane(conn *quic.Conn, stream *quic.Stream, hello wire.Hello, told lan) (*lane, error) {
+func (m *Mesh) newLane(conn *quic.Conn, stream *quic.Stream, hello wire.Hello, told lan) (*lane, error) {
 	site, id, err := identity.Peer(conn.ConnectionState().TLS)
 	if err != nil {
 		return nil, err
@@ -80,8 +84,9 @@ func newLane(conn *quic.Conn, stream *quic.Stream, hello wire.Hello, told lan) (
 	l := &lane{
 		conn: conn, stream: stream, site: site, id: id, hello: hello, told: told,
 		pongs: make(chan uint64, 1), probes: make(chan uint64, 1), retired: make(chan struct{}),
-		answers: make(chan struct{}, 1), call: make(chan struct{}, 1),
+		answers: make(chan struct{}, 1), call: make(chan struct{}, 1), clock: m.clock,
 	}
+	l.answeredAt.Store(int64(m.clock()))
 	l.measure()
 	return l, nil
 }
@@ -103,7 +108,7 @@ func (m *Mesh) greetPeer(ctx context.Context, conn *quic.Conn, session [8]byte, 
 	if hello.Session != session || hello.Lane != number {
 		return nil, fmt.Errorf("%w: hello answers another lane", wire.ErrProtocol)
 	}
-	return newLane(conn, stream, hello, told)
+	return m.newLane(conn, stream, hello, told)
 }
 
 // answer waits for the hello on a connection that we accepted, and returns it.
@@ -119,7 +124,7 @@ func (m *Mesh) answer(ctx context.Context, conn *quic.Conn) (*lane, error) {
 		return nil, err
 	}
 	told := m.getLAN()
-	l, err := newLane(conn, stream, hello, told)
+	l, err := m.newLane(conn, stream, hello, told)
 	if err != nil {
 		return nil, err
 	}
@@ -325,7 +330,7 @@ func (l *lane) receive(next func() ([]byte, error), r wire.Receiver, acks chan<-
 		}
 		mu.Lock()
 		now = time.Now()
-		l.heard.Store(now.UnixNano())
+		l.heard.Store(int64(l.clock()))
 		rep.Datagram(d, now, take)
 		pass()
 		wait(timer)
@@ -347,6 +352,7 @@ func (l *lane) heartbeat(h wire.Heartbeat, acks chan<- wire.ProbeAck) {
 			out.Cleared(time.Duration(h.Nonce))
 		} else if h.Nonce > l.answered.Load() {
 			l.answered.Store(h.Nonce)
+			l.isAnswered()
 			poke(l.answers)
 		}
 	case wire.Probe:
@@ -355,6 +361,26 @@ func (l *lane) heartbeat(h wire.Heartbeat, acks chan<- wire.ProbeAck) {
 		default:
 		}
 	}
+}
+
+// longPause is how long answers on a control lane may be apart, as they come once a
+// heartbeat at least, before the peer may have come to doubt that we are there: it
+// does so no sooner than after suspectAfter.
+const longPause = (heartbeat + suspectAfter) / 2
+
+// isAnswered notes that an answer has come.
+func (l *lane) isAnswered() {
+	now := int64(l.clock())
+	if now-l.answeredAt.Swap(now) > int64(longPause) {
+		l.resumed.Store(now)
+	}
+}
+
+// steady reports whether answers have come without a break for so long that nothing
+// is on its way any more that the peer may have sent by a relay.
+func (l *lane) steady() bool {
+	now := l.clock()
+	return now-time.Duration(l.answeredAt.Load()) <= longPause && now-time.Duration(l.resumed.Load()) >= underway
 }
 
 // callOut has the lane send something at once.

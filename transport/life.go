@@ -157,7 +157,7 @@ func (s *session) setSuspect(suspect bool) {
 	p := s.peer
 	s.mesh.stir()
 	if suspect {
-		s.doubted.Store(time.Now().UnixNano())
+		s.doubted.Store(int64(s.mesh.clock()))
 		s.mesh.event(p.event(EventSuspect))
 	} else {
 		s.data.callOut()

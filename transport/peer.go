@@ -36,8 +36,8 @@ type Peer struct {
 	says, begins pace // its control messages, and its sessions
 	lines        pace // that its coming and going has in the log
 
-	takes atomic.Uint32                             // wire.Features that it announces
-	links atomic.Pointer[map[wire.ShortID]struct{}] // members that it says it has sessions with
+	takes atomic.Uint32         // wire.Features that it announces
+	links atomic.Pointer[links] // members that it says it has sessions with
 
 	// Guarded by Mesh.mu.
 	served   bool
@@ -287,6 +287,9 @@ const overhead = 1 + wire.MaxConnIDLen + 2 + 1 + 16
 // pathMTU returns the greatest UDP payload that the path takes, as far as is known.
 func (s *session) pathMTU() int { return int(s.data.size.Load()) + overhead }
 
+// doubtedAt returns when the session last became suspect.
+func (s *session) doubtedAt() time.Time { return s.mesh.epoch.Add(time.Duration(s.doubted.Load())) }
+
 func (p *Peer) status() Status {
 	st := Status{
 		Site: p.String(), ID: p.id, State: "connecting", Since: p.knownAt,
@@ -305,6 +308,9 @@ func (p *Peer) status() Status {
 		st.Takes = wire.Features(p.takes.Load()) & superframes
 		if s = r.session.Load(); s != nil {
 			st.PathMTU = s.pathMTU()
+			if s.suspect.Load() {
+				st.State, st.Since = "suspect", s.doubtedAt()
+			}
 		}
 		return st
 	}
@@ -313,7 +319,7 @@ func (p *Peer) status() Status {
 	}
 	st.State, st.Since, st.Addr = "up", s.since, s.data.remote().String()
 	if s.suspect.Load() {
-		st.State, st.Since = "suspect", time.Unix(0, s.doubted.Load())
+		st.State, st.Since = "suspect", s.doubtedAt()
 	}
 	st.RTT = s.data.conn.ConnectionStats().SmoothedRTT
 	st.PathMTU = s.pathMTU()

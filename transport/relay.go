@@ -32,17 +32,18 @@ func (p *Peer) answers() bool { return p.answering() != nil }
 // still come.
 const underway = egress.MaxAge
 
-// settled reports whether all that comes from the member comes directly.
+// settled reports whether all that comes from the member comes directly: it has had
+// no reason for a while to doubt that it can.
 func (p *Peer) settled() bool {
 	s := p.answering()
-	return s != nil && time.Since(s.since) >= underway
+	return s != nil && time.Since(s.since) >= underway && s.control.steady()
 }
 
 // reachable reports whether frames for the member go anywhere.
 func (p *Peer) reachable() bool { return p.session.Load() != nil || p.relay.Load() != nil }
 
 // reroute gives every member that does not answer a relay, if there is one, and
-// takes it from those that do. A relay stays until it is none any more.
+// takes it from those that do.
 func (m *Mesh) reroute() {
 	var events []Event
 	m.mu.Lock()
@@ -88,18 +89,23 @@ func (m *Mesh) relaysLocked() (relays []*Peer) {
 }
 
 // relayOfLocked returns by way of whom to reach the member, nil for directly or not at
-// all. It is the one that is nearest to us, but no change without need.
+// all. It is the one that is nearest to us, but no change without need. When one comes
+// to doubt us, or we it, and there is no other, it stays: most doubts end as they came.
 func (p *Peer) relayOfLocked(relays []*Peer, old *Peer) *Peer {
 	const needs = wire.FeatureVia
 	if p.answers() || p.hasLeftLocked() || p.isBarred(time.Now()) || wire.Features(p.takes.Load())&needs == 0 {
 		return nil
 	}
-	able := func(r *Peer) bool { return r != p && r.linksTo(short(p.id)) }
+	us, it := short(p.mesh.cfg.Member.ID), short(p.id)
+	able := func(r *Peer) bool { return r != p && r.linksTo(it) && r.linksTo(us) }
 	if old != nil && slices.Contains(relays, old) && able(old) {
 		return old
 	}
 	if i := slices.IndexFunc(relays, able); i >= 0 {
 		return relays[i]
+	}
+	if old != nil && old.session.Load() != nil && old.linksTo(it) {
+		return old
 	}
 	return nil
 }
@@ -143,13 +149,13 @@ func (r *relaying) flush() {
 }
 
 // pass delivers frames to us, or relays them on, and reports false when neither is
-// to be: a member passes for another only while that has no session with us, or
-// for a moment more, and the sender has one with it.
+// to be: a member passes for another only while that has no session with us by which
+// answers come without a break, and if the sender has one with it, or had lately.
 func (r *relaying) pass() bool {
 	s, m := r.s, r.s.mesh
 	if r.to.Destination == short(m.cfg.Member.ID) {
 		from := m.byShort(r.to.Source)
-		if from == nil || from == s.peer || from.settled() || from.isBarred(time.Now()) || !s.peer.linksTo(r.to.Source) {
+		if from == nil || from == s.peer || from.settled() || from.isBarred(time.Now()) || !s.peer.linkedTo(r.to.Source, silence) {
 			return false
 		}
 		from.deliver(r.frames)

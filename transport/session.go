@@ -63,7 +63,7 @@ type session struct {
 	mtu   int // of our LAN
 
 	suspect atomic.Bool   // it does not answer
-	doubted atomic.Int64  // since when, in Unix nanoseconds
+	doubted atomic.Int64  // since when, by the mesh's clock; 0 for never
 	hurry   chan struct{} // whether it does is to be found out now
 
 	tasks     sync.WaitGroup

@@ -164,6 +164,16 @@ func (r *Record) Add(frame []byte) {
 	}
 }
 
+// Missing returns the numbers from one to before another that have not come whole.
+func (r *Record) Missing(from, to uint32) (all []uint32) {
+	for number := from; number < to; number++ {
+		if !r.seen[number] {
+			all = append(all, number)
+		}
+	}
+	return all
+}
+
 // String says it in one line.
 func (r *Record) String() string {
 	text := fmt.Sprintf("%d received, %d duplicates, %d altered, %d late", r.Received, r.Duplicates, r.Altered, r.Late)
