@@ -239,3 +239,42 @@ func TestBalance(t *testing.T) {
 		}
 	})
 }
+
+// A flow that waits to move to a lane goes on where it is when that lane ends. The
+// answer that it waited for may never come: nobody asks again while there is one
+// lane.
+func TestBalanceGoalEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const flows = 4
+		q := egress.New()
+		first := q.Open()
+		fill := func(number uint32) {
+			for f := range flows {
+				push(q, udp(uint16(f), number, 1514))
+			}
+		}
+		fill(0)
+		fill(1)
+		time.Sleep(20 * time.Millisecond)
+		second := q.Open()
+		for range flows {
+			next(first) // sees that they wait
+		}
+		q.Balance()
+		left := flows
+		for b := next(first); b != nil; b = next(first) {
+			left--
+		}
+		if left == 0 {
+			t.Fatal("no flow waits to move to the other lane")
+		}
+		first.Ping() // is lost
+		second.Close()
+		for b := next(first); b != nil; b = next(first) {
+			left--
+		}
+		if left != 0 {
+			t.Errorf("%d flows wait for ever", left)
+		}
+	})
+}

@@ -127,6 +127,13 @@ func (l *Lane) Close() {
 func (q *Queue) leaveLocked(f *flow, l *Lane) {
 	if f.goal == l {
 		f.goal = nil
+		if f.parked && f.lane != l {
+			// It stays where it is: there is nothing to wait for, and where
+			// one lane is left nobody would ask again if the ping was lost.
+			f.parked = false
+			q.parked--
+			f.lane.listLocked(f)
+		}
 	}
 	if f.lane != l {
 		return
