@@ -187,7 +187,7 @@ func New(cfg Config) *Mesh {
 	// does not, peers tell: see has.
 	m.version, m.restateDue = uint64(max(1, time.Now().UnixMilli())), true
 	for _, addresses := range cfg.Dial {
-		m.seeds = append(m.seeds, &seed{mesh: m, addresses: addresses, again: make(chan struct{}, 1)})
+		m.seeds = append(m.seeds, newSeed(m, addresses))
 	}
 	return m
 }

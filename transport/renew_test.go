@@ -5,6 +5,7 @@ package transport_test
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -70,6 +71,36 @@ func TestRenew(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who was named by address is dialled there under its new key as well, though the
+// former one is out before anybody there has been met with it. It is the only way
+// to it.
+func TestRenewNamed(t *testing.T) {
+	ms := members(t, "home", "office", "cabin")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home := w.run(t, ms[0], homeAddr, nil, known(homeAddr))
+		w.behind("10.0.0.2", officeAddr, true).forwards = netip.MustParseAddrPort("10.0.0.2:4433")
+		office := w.run(t, ms[1], "10.0.0.2", []string{homePort})
+		ways := w.behind("10.1.0.2", "192.0.2.4", true)
+		cabin := w.run(t, ms[2], "10.1.0.2", []string{homePort, officePort})
+		up := all("up", home, office, cabin)
+		until(t, "all are up", 5*time.Second, up)
+		was := office.member.ID
+		w.set(func() {
+			w.cut = func(from, to netip.Addr) bool {
+				return to == netip.MustParseAddr("10.0.0.2") && from != netip.MustParseAddr(homeAddr)
+			}
+		})
+		renew(t, office, "office")
+		until(t, "the former key is out", 5*time.Second, func() bool { return cabin.member.Revoked(was) })
+		w.set(func() {
+			w.cut = nil
+			ways.forget()
+		})
+		until(t, "office and cabin", time.Minute, up)
+	})
 }
 
 // So does the founder.

@@ -137,6 +137,11 @@ func (m *Mesh) putOut(news []identity.Revocation) {
 		if p := m.peers[k.ID]; p != nil {
 			out = append(out, p)
 		}
+		for _, s := range m.seeds {
+			if s.known && s.id == k.ID && k.Reason == identity.Rekeyed {
+				s.loseLocked() // the site is still there, under a key that we may not have met
+			}
+		}
 	}
 	m.dropLocked(out)
 	for key, s := range m.sessions { // on their way up

@@ -27,7 +27,7 @@ const lookPause = 900 * time.Millisecond
 type seed struct {
 	mesh      *Mesh
 	addresses []string      // HOST:PORT, as given
-	again     chan struct{} // dial at once
+	again     chan struct{} // see at once who is there
 
 	// Guarded by Mesh.mu.
 	id         identity.ID // who answered there last
@@ -38,8 +38,31 @@ type seed struct {
 	since      time.Time
 }
 
-// run dials until somebody answers.
+func newSeed(m *Mesh, addresses []string) *seed {
+	return &seed{mesh: m, addresses: addresses, again: make(chan struct{}, 1)}
+}
+
+// run dials until somebody answers, and again when that one is lost, until ctx
+// ends.
 func (s *seed) run(ctx context.Context) {
+	for {
+		s.seek(ctx)
+		select {
+		case <-s.again:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// loseLocked forgets who is at a seed's addresses.
+func (s *seed) loseLocked() {
+	s.id, s.known = identity.ID{}, false
+	poke(s.again)
+}
+
+// seek dials until somebody answers.
+func (s *seed) seek(ctx context.Context) {
 	m := s.mesh
 	m.mu.Lock()
 	s.since = time.Now()

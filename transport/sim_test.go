@@ -153,7 +153,8 @@ func (w *world) isAt(a netip.AddrPort) netip.AddrPort {
 type nat struct {
 	outer     netip.Addr
 	symmetric bool
-	timeout   time.Duration // of a way that is not used; 0 for never
+	timeout   time.Duration  // of a way that is not used; 0 for never
+	forwards  netip.AddrPort // where what comes to its port 4433 goes; zero for none
 
 	next uint16
 	ways map[[2]netip.AddrPort]*natWay // by inner and far address
@@ -193,6 +194,10 @@ func (n *nat) enters(outer, far netip.AddrPort) netip.AddrPort {
 			way.used = time.Now()
 			return way.inner
 		}
+	}
+	if n.forwards.IsValid() && outer.Port() == 4433 {
+		n.ways[[2]netip.AddrPort{n.forwards, far}] = &natWay{inner: n.forwards, outer: outer, far: far, used: time.Now()}
+		return n.forwards
 	}
 	return netip.AddrPort{}
 }
