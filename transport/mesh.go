@@ -374,13 +374,13 @@ func (m *Mesh) serve(ctx context.Context, p *Peer) {
 				sleep(ctx, lastRetry) // no session's back-off holds that
 			}
 		}
+		m.event(p.event(EventDown)) // while no other can tell that it is up
 		m.mu.Lock()
 		gone := !p.reachable() || ctx.Err() != nil
 		if gone {
 			p.served = false
 		}
 		m.mu.Unlock()
-		m.event(p.event(EventDown))
 		if gone {
 			return
 		}

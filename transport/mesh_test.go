@@ -801,3 +801,35 @@ func TestNotServed(t *testing.T) {
 		})
 	}
 }
+
+// What is told last of a peer is how it is, though who hears of its going is slow
+// and it is back meanwhile.
+func TestEventsInOrder(t *testing.T) {
+	ms := members(t, "home", "office")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		var mu sync.Mutex
+		var told []transport.EventKind
+		home := w.run(t, ms[0], homeAddr, nil, known(homeAddr), func(c *transport.Config) {
+			c.Event = func(e transport.Event) {
+				if e.Kind == transport.EventDown {
+					time.Sleep(5 * time.Second)
+				}
+				mu.Lock()
+				told = append(told, e.Kind)
+				mu.Unlock()
+			}
+		})
+		office := w.run(t, ms[1], officeAddr, []string{homePort})
+		until(t, "up", 2*time.Second, all("up", home, office))
+		office.stop()
+		office = w.run(t, ms[1], officeAddr, []string{homePort})
+		until(t, "up again", 2*time.Second, all("up", home, office))
+		time.Sleep(10 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		if got, want := fmt.Sprint(told), "[up down up]"; got != want {
+			t.Errorf("told %s, want %s", got, want)
+		}
+	})
+}
