@@ -303,7 +303,9 @@ func (l *lan) serve(ctx context.Context, p *transport.Peer) error {
 	l.mu.Unlock()
 	defer func() {
 		l.mu.Lock()
-		delete(l.peers, site)
+		if l.peers[site] == p { // not yet the same site under another key
+			delete(l.peers, site)
+		}
 		l.mu.Unlock()
 	}()
 	return p.Run(ctx, func(frames []*frame.Buf) {
