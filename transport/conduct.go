@@ -138,6 +138,7 @@ func (m *Mesh) warn(p *Peer, fault string) {
 		s.end(why)
 	}
 	m.stir() // nor has it a relay any more
+	time.AfterFunc(bar, m.stir)
 }
 
 // isBarred reports whether the member is cut off.

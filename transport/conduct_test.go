@@ -3,6 +3,7 @@
 package transport_test
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -88,6 +89,32 @@ func (e *evil) refused(number byte) int {
 	got := code(conn, 200*time.Millisecond)
 	conn.CloseWithError(0, "")
 	return got
+}
+
+// One that is reached by way of another only is back as soon as it may be.
+func TestCutOffRelayed(t *testing.T) {
+	ms := members(t, "home", "office", "cabin")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.cut = func(from, to netip.Addr) bool {
+			return from.String() == homeAddr && to.String() == officeAddr || from.String() == officeAddr && to.String() == homeAddr
+		}
+		home := w.run(t, ms[0], homeAddr, nil, known(homeAddr))
+		office := w.run(t, ms[1], officeAddr, []string{"192.0.2.3:4433"}, known(officeAddr))
+		cabin := w.run(t, ms[2], "192.0.2.3", []string{homePort}, known("192.0.2.3"))
+		relayed := func() bool { return home.state("office").State == "relayed" && office.state("home").State == "relayed" }
+		until(t, "relayed", 10*time.Second, relayed)
+		time.Sleep(10 * time.Second)
+		for range 3 {
+			home.peer("office").CountDropped(wire.Malformed, 101)
+			time.Sleep(time.Second)
+		}
+		until(t, "cut off", time.Second, func() bool { return home.state("office").State != "relayed" })
+		until(t, "relayed again", 11*time.Second, relayed)
+		if !all("up", home, cabin)() {
+			t.Error("the innocent was cut off")
+		}
+	})
 }
 
 // Who sends junk is cut off, and does not come straight back. Who is silent for
