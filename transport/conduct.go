@@ -48,7 +48,7 @@ var errCutOff = errors.New("cut off")
 
 // conduct is how a member has kept to the protocol.
 type conduct struct {
-	barred atomic.Int64 // until when the member is cut off, in Unix nanoseconds
+	barred atomic.Pointer[time.Time] // until when the member is cut off; nil when it never was
 
 	// Guarded by Mesh.mu.
 	faults   [len(faults)]uint64 // that were counted when last looked
@@ -122,13 +122,14 @@ func (m *Mesh) warn(p *Peer, fault string) {
 		m.cfg.Log.Warn("peer breaks the protocol", "peer", p, "error", fault, "warning", count, "of", maxWarnings)
 		return
 	}
-	if now.Sub(time.Unix(0, p.barred.Load())) >= forgiven {
+	if before := p.barred.Load(); before != nil && now.Sub(*before) >= forgiven {
 		p.bars = 0
 	}
 	bar := min(firstBar<<min(p.bars, 10), longestBar)
 	p.bars++
 	p.warnings, p.fault = nil, fault
-	p.barred.Store(now.Add(bar).UnixNano())
+	until := now.Add(bar)
+	p.barred.Store(&until)
 	why := p.barError(now)
 	p.trouble = identity.Clean(fmt.Sprintf("site %s is %v", p, why))
 	s := p.session.Load()
@@ -142,15 +143,25 @@ func (m *Mesh) warn(p *Peer, fault string) {
 }
 
 // isBarred reports whether the member is cut off.
-func (c *conduct) isBarred(now time.Time) bool { return now.UnixNano() < c.barred.Load() }
+func (c *conduct) isBarred(now time.Time) bool { return c.barLeft(now) > 0 }
+
+// barLeft returns for how much longer it is, 0 when it is not. Whoever sets the clock
+// meanwhile changes nothing.
+func (c *conduct) barLeft(now time.Time) time.Duration {
+	until := c.barred.Load()
+	if until == nil {
+		return 0
+	}
+	return max(until.Sub(now), 0)
+}
 
 // barError returns why the member is refused now, nil when it is not. Mesh.mu is
 // held.
 func (c *conduct) barError(now time.Time) error {
-	if !c.isBarred(now) {
+	left := c.barLeft(now)
+	if left == 0 {
 		return nil
 	}
-	left := time.Unix(0, c.barred.Load()).Sub(now)
 	return fmt.Errorf("%w for %v: %s", errCutOff, max(left, time.Second).Round(time.Second), c.fault)
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/l2bridge/l2bridge/transport"
 	"github.com/l2bridge/l2bridge/transport/wire"
 )
 
@@ -89,6 +90,13 @@ func (e *evil) refused(number byte) int {
 	got := code(conn, 200*time.Millisecond)
 	conn.CloseWithError(0, "")
 	return got
+}
+
+// To set the clock makes nobody's time longer, or shorter.
+func TestCutOffByClock(t *testing.T) {
+	if until := transport.CutOff(); !strings.Contains(until.String(), "m=") {
+		t.Errorf("cut off until %v, which has no monotonic reading", until)
+	}
 }
 
 // One that is reached by way of another only is back as soon as it may be.

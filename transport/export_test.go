@@ -3,13 +3,26 @@
 package transport
 
 import (
+	"log/slog"
 	"net/netip"
+	"time"
 
+	"github.com/l2bridge/l2bridge/transport/identity"
 	"github.com/l2bridge/l2bridge/transport/wire"
 )
 
 // CountDropped counts records as if they had come from the peer and been dropped.
 func (p *Peer) CountDropped(why wire.Reason, n uint64) { p.drops[why].Add(n) }
+
+// CutOff cuts a member off, of a mesh that does not run, and returns until when.
+func CutOff() time.Time {
+	m := New(Config{Member: new(identity.Member), Log: slog.New(slog.DiscardHandler)})
+	p := newPeer(m, identity.ID{}, 0)
+	for range maxWarnings {
+		m.warn(p, "a fault")
+	}
+	return *p.barred.Load()
+}
 
 // Waiting returns how many are at the door: with a handshake that is under way, and
 // behind it without having said what for.

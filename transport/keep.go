@@ -174,8 +174,7 @@ func (p *Peer) needs(now time.Time) (need bool, again time.Duration) {
 		until, _ := p.claim.Deadline()
 		again = until.Sub(now)
 	}
-	barred := time.Unix(0, p.barred.Load())
-	return true, max(p.backOff.Sub(now), again, barred.Sub(now), 0)
+	return true, max(p.backOff.Sub(now), again, p.barLeft(now), 0)
 }
 
 // narrows notes that the path carries less than it did. The next session begins
