@@ -210,6 +210,9 @@ func TestRelayedOpen(t *testing.T) {
 				b.Release()
 			}
 		}
+		if q.Stats().Stale > 0 {
+			t.Skip("this machine stood still for a second")
+		}
 		for to := range 4 {
 			if got[to] != want[to] {
 				t.Fatalf("%d frames came of %d to %d, drops %s", got[to], want[to], to, counts(&drops))
