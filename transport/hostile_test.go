@@ -468,7 +468,7 @@ func TestTooMany(t *testing.T) {
 		}
 		port := home.peer("evil")
 		newer, _, _ := e.session(2)
-		if got := code(control, time.Second); got != wire.CloseReplaced {
+		if got := code(control, 2*time.Second); got != wire.CloseReplaced {
 			t.Errorf("the session before: %d, want %d", got, wire.CloseReplaced)
 		}
 		if got := code(newer, time.Second); got != -1 || home.peer("evil") != port {

@@ -158,7 +158,7 @@ func (p *Peer) needs(now time.Time) (need bool, again time.Duration) {
 	if p.mesh.leaving || p.hasLeftLocked() {
 		return false, seldom
 	}
-	if s := p.answering(); s != nil {
+	if s := p.answering(); s != nil && !s.outdated.Load() {
 		switch {
 		case p.upwardsAt.IsZero():
 			return false, seldom
@@ -392,7 +392,8 @@ func (p *Peer) report(err error) {
 
 // establish makes a session of a control lane that we dialled, if its peer needs
 // one, and carries it to its end. began is when we set out to. A session from
-// before then stays if it answers, but when the new one is for a wider path.
+// before then stays if it answers, unless it is outdated or the new one is for a wider
+// path.
 func (m *Mesh) establish(ctx context.Context, control *lane, began time.Time, upward bool) error {
 	p, unclaim, err := m.claim(control, began, upward)
 	if p == nil {
@@ -443,7 +444,7 @@ func (m *Mesh) claim(control *lane, began time.Time, upward bool) (p *Peer, uncl
 	case m.leaving, p.hasLeftLocked():
 		return nil, nil, nil
 	case s != nil && s.since.After(began),
-		s != nil && s.recovered() && !upward,
+		s != nil && s.recovered() && !s.outdated.Load() && !upward,
 		p.claim.Err() == nil:
 		return nil, nil, nil
 	}

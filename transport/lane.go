@@ -56,7 +56,8 @@ type lane struct {
 	answeredAt atomic.Int64  // when that came, by the mesh's clock
 	resumed    atomic.Int64  // when one came last after a long pause
 
-	call chan struct{} // something is to be sent now, for the peer to see where from
+	cleared chan struct{} // tells that the peer has all that was sent
+	call    chan struct{} // something is to be sent now, for the peer to see where from
 
 	clock func() time.Duration // of the mesh
 }
@@ -84,7 +85,7 @@ func (m *Mesh) newLane(conn *quic.Conn, stream *quic.Stream, hello wire.Hello, t
 	l := &lane{
 		conn: conn, stream: stream, site: site, id: id, hello: hello, told: told,
 		pongs: make(chan uint64, 1), probes: make(chan uint64, 1), retired: make(chan struct{}),
-		answers: make(chan struct{}, 1), call: make(chan struct{}, 1), clock: m.clock,
+		answers: make(chan struct{}, 1), cleared: make(chan struct{}, 1), call: make(chan struct{}, 1), clock: m.clock,
 	}
 	l.answeredAt.Store(int64(m.clock()))
 	l.measure()
@@ -207,7 +208,7 @@ func (l *lane) measure() {
 // impossible is longer than any UDP payload.
 var impossible = make([]byte, 1<<16)
 
-// send packs what waits for the lane into datagrams until ctx or the connection
+// send packs what waits for the lane into datagrams until ctx, the connection or out
 // ends. It is the one goroutine that SendDatagram may block.
 func (l *lane) send(ctx context.Context, out *egress.Lane, lost *atomic.Uint64) error {
 	defer out.Close()
@@ -255,7 +256,7 @@ func (l *lane) send(ctx context.Context, out *egress.Lane, lost *atomic.Uint64) 
 			}
 		}
 	}
-	return nil
+	return l.clear(ctx)
 }
 
 func isTooLarge(err error) bool {
@@ -348,9 +349,12 @@ func (l *lane) heartbeat(h wire.Heartbeat, acks chan<- wire.ProbeAck) {
 		default:
 		}
 	case wire.Pong:
-		if out := l.out.Load(); out != nil {
+		switch out := l.out.Load(); {
+		case h.Nonce == lastPing:
+			poke(l.cleared)
+		case out != nil:
 			out.Cleared(time.Duration(h.Nonce))
-		} else if h.Nonce > l.answered.Load() {
+		case h.Nonce > l.answered.Load():
 			l.answered.Store(h.Nonce)
 			l.isAnswered()
 			poke(l.answers)

@@ -140,6 +140,9 @@ func (s *session) watch() error {
 
 // moved tells that the peer has another address.
 func (s *session) moved() {
+	if s.isFollowed() {
+		return
+	}
 	m := s.mesh
 	m.mu.Lock()
 	m.placeLocked(s.peer, s.control.remote())
@@ -151,7 +154,7 @@ func (s *session) moved() {
 
 // setSuspect notes whether the peer answers, and tells who has to know.
 func (s *session) setSuspect(suspect bool) {
-	if s.suspect.Swap(suspect) == suspect {
+	if s.suspect.Swap(suspect) == suspect || s.isFollowed() {
 		return
 	}
 	p := s.peer

@@ -331,7 +331,7 @@ func (m *Mesh) SetLAN(mtu int, features wire.Features) {
 		m.stir()
 		for _, p := range m.peers {
 			if s := p.session.Load(); s != nil {
-				s.end(errReplaced)
+				p.renew(s, errReplaced)
 			}
 		}
 	}
@@ -509,15 +509,18 @@ func newGate(member *identity.Member) *udpconn.Gate {
 	return udpconn.NewGate(key)
 }
 
-// receiver returns how a connection's datagrams are taken: through the socket's
-// receive credit where it keeps one. The control lane is another connection with
-// the same address, unless the lane has a socket of its own at one of the ends.
-func receiver(ctx context.Context, l, control *lane) (receive func() ([]byte, error), done func()) {
+// receiver returns how a data lane's datagrams are taken: through the socket's receive
+// credit where it keeps one. The control lane, and what fades, are other connections
+// with the same address, unless the lane has a socket of its own at one of the ends.
+func (s *session) receiver(ctx context.Context, l *lane) (receive func() ([]byte, error), done func()) {
 	conn := l.conn
 	if c, ok := l.socket.(*udpconn.Conn); ok {
 		var beside []udpconn.Datagrams
-		if l.own == nil && l.remote() == control.remote() {
-			beside = []udpconn.Datagrams{control.conn}
+		if l.own == nil && l.remote() == s.control.remote() {
+			beside = append(beside, s.control.conn)
+		}
+		if l == s.data {
+			beside = append(beside, s.beside...)
 		}
 		flow := c.Flow(ctx, conn, beside...)
 		return flow.Receive, flow.Close

@@ -43,6 +43,7 @@ type Peer struct {
 	served   bool
 	rerouted time.Time // when relay changed last
 	last     *session  // whose lanes take from the queue, or did
+	fades    *session  // that last has followed, until it ends; or nil
 	met      bool      // there was a session
 	byUs     bool      // the last one was dialled by us
 	boots    boots

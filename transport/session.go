@@ -17,8 +17,8 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/l2bridge/l2bridge/internal/frame"
-	"github.com/l2bridge/l2bridge/transport/egress"
 	"github.com/l2bridge/l2bridge/transport/identity"
+	"github.com/l2bridge/l2bridge/transport/udpconn"
 	"github.com/l2bridge/l2bridge/transport/wire"
 )
 
@@ -41,7 +41,8 @@ const MaxLanes = 16
 //
 // The side that accepted adopts it first, or refuses, and tells of the former by its
 // first message on the control lane, which the side that dialled waits for. A
-// session ends when its control lane or its first data lane does.
+// session ends when its control lane or its first data lane does, or when another
+// has taken its place: see fade.
 type session struct {
 	mesh    *Mesh
 	site    string
@@ -66,7 +67,15 @@ type session struct {
 	doubted atomic.Int64  // since when, by the mesh's clock; 0 for never
 	hurry   chan struct{} // whether it does is to be found out now
 
+	outdated atomic.Bool   // another is to take its place
+	followed chan struct{} // closed when one has
+	turn     chan struct{} // closed when no lane of sessions before takes frames any more
+	drained  chan struct{} // closed when none of this one does, by drain
+	drain    sync.Once
+	saidAll  chan struct{} // closed when the peer says that none of it sends any more
+
 	tasks     sync.WaitGroup
+	senders   sync.WaitGroup
 	acks      chan wire.ProbeAck // to be sent
 	wants     chan wire.Lanes    // to be sent
 	peerWants atomic.Uint32      // data lanes
@@ -84,6 +93,8 @@ type session struct {
 	mu    sync.Mutex          // guards what follows
 	open  bool                // lanes may join
 	lanes [MaxLanes + 1]*lane // data lanes, by number
+
+	beside []udpconn.Datagrams // connections of the session before, from the same address
 }
 
 type sessionKey struct {
@@ -104,6 +115,11 @@ func newSession(ctx context.Context, m *Mesh, control *lane, dialled bool) *sess
 		acks:    make(chan wire.ProbeAck, MaxLanes),
 		wants:   make(chan wire.Lanes, 1),
 		hurry:   make(chan struct{}, 1),
+
+		followed: make(chan struct{}),
+		turn:     make(chan struct{}),
+		drained:  make(chan struct{}),
+		saidAll:  make(chan struct{}),
 	}
 	s.ctx, s.end = context.WithCancelCause(ctx)
 	s.mail.ready, s.mail.list, s.mail.have, s.mail.links, s.mail.seen = make(chan struct{}, 1), true, true, true, true
@@ -175,30 +191,15 @@ func (s *session) carry(ctx context.Context, data *lane) error {
 		})
 	}
 	run(func() error { return s.writeControl() }) // at once: the peer waits to hear of it
-	if before != nil {
-		// What came first over the old session is delivered first, and no flow
-		// leaves by lanes of both.
-		<-before.done
-		if before.control.hello.Features&^s.control.hello.Features != 0 {
-			p.queue.Clear() // what waits may be more than the peer takes now
-		}
-	}
+	s.follow(p, before)
 	s.mesh.refreshOuter()
 
 	s.mu.Lock()
 	s.peer, s.mtu, s.open = p, s.control.told.mtu, true
 	s.lanes[data.hello.Lane] = data
+	s.senders.Add(1)
 	s.mu.Unlock()
-	run(func() error {
-		err := s.runLane(data)
-		if errors.Is(err, errNarrow) {
-			p.narrows(time.Now())
-			e := p.event(EventNarrow)
-			e.Reason = errNarrow.Error()
-			s.mesh.event(e)
-		}
-		return err
-	})
+	run(func() error { return s.runLane(data) })
 	run(func() error { return s.steer() })
 
 	run(func() error {
@@ -212,35 +213,47 @@ func (s *session) carry(ctx context.Context, data *lane) error {
 		return s.control.receive(next, in, s.acks, func(frames []*frame.Buf) { astray(len(frames)) }, func() {})
 	})
 	run(func() error { return s.watch() })
-	run(func() error { return s.readControl(s.control, true) })
+	run(func() error {
+		err := s.readControl(s.control, true)
+		if err == nil {
+			close(s.saidAll)
+		}
+		return err
+	})
 
 	select {
 	case <-s.ctx.Done():
 	case <-s.control.conn.Context().Done():
 		s.end(context.Cause(s.control.conn.Context()))
+	case <-s.followed:
+		s.fade()
 	}
-	s.mu.Lock()
-	s.open = false // no lane joins any more
-	s.mu.Unlock()
+	s.shut()
 	s.close() // frees who waits for quic-go
+	s.senders.Wait()
+	if before != nil {
+		before.end(errReplaced) // it may fade still
+		<-before.drained
+	}
+	s.setDrained()
 	s.tasks.Wait()
-	return context.Cause(s.ctx)
+	return s.whyOver()
 }
 
-// runLane is the life of a data lane: it carries frames until the lane or the
-// session ends, and returns why.
+// shut has no more lanes join.
+func (s *session) shut() {
+	s.mu.Lock()
+	s.open = false
+	s.mu.Unlock()
+}
+
+// runLane is the life of a data lane, one of the session's senders: it carries frames
+// until the lane or the session ends, and returns why.
 func (s *session) runLane(l *lane) error {
 	defer l.closeOwn()
-	out := s.peer.queue.Open()
-	if out == nil {
-		err := fmt.Errorf("%w: more than %d lanes", wire.ErrProtocol, egress.MaxLanes)
-		closeFor(l.conn, err)
-		return err
-	}
-	l.out.Store(out)
 	ctx, end := context.WithCancelCause(s.ctx)
 	defer end(nil)
-	next, done := receiver(ctx, l, s.control)
+	next, done := s.receiver(ctx, l)
 	defer done()
 	var tasks sync.WaitGroup
 	run := func(f func() error) {
@@ -258,9 +271,19 @@ func (s *session) runLane(l *lane) error {
 		Self: short(s.mesh.cfg.Member.ID), Relayed: relay.add,
 	}
 	run(func() error { return l.receive(next, in, s.acks, p.deliver, relay.flush) })
-	run(func() error { return l.send(ctx, out, &p.tooLarge) })
+	run(func() error {
+		defer s.senders.Done()
+		return s.sendBy(ctx, l)
+	})
 	run(func() error { return l.beat(ctx) })
-	run(func() error { return l.watchPath(ctx, &s.suspect) })
+	run(func() error {
+		err := l.watchPath(ctx, &s.suspect)
+		if err != nil && l == s.data {
+			s.isNarrow()
+			return nil
+		}
+		return err
+	})
 	run(func() error { return s.readControl(l, false) })
 	select {
 	case <-ctx.Done():
@@ -292,6 +315,7 @@ func (s *session) add(l *lane) error {
 		return fmt.Errorf("%w: lanes of two members", wire.ErrProtocol)
 	}
 	s.lanes[n] = l
+	s.senders.Add(1)
 	s.tasks.Go(func() {
 		err := s.runLane(l)
 		s.mu.Lock()
@@ -390,14 +414,18 @@ func (s *session) take(typ uint8, body []byte) error {
 		if err != nil {
 			return err
 		}
-		s.isLinked(links)
+		if s.isCurrent() {
+			s.isLinked(links)
+		}
 		sleep(s.ctx, linksPause/2) // more often than it may is not read
 	case wire.TypeSeen:
 		seen, err := wire.ParseSeen(body)
 		if err != nil {
 			return err
 		}
-		s.seen(seen.Addr)
+		if s.isCurrent() {
+			s.seen(seen.Addr)
+		}
 	case wire.TypePunch:
 		u, err := wire.ParsePunch(body)
 		if err != nil {
@@ -409,6 +437,9 @@ func (s *session) take(typ uint8, body []byte) error {
 	}
 	return nil
 }
+
+// isCurrent reports whether the session is its peer's, and no other has followed it.
+func (s *session) isCurrent() bool { return s.peer.session.Load() == s }
 
 // acked takes the answer to a probe to its lane.
 func (s *session) acked(ack wire.ProbeAck) {
@@ -436,6 +467,8 @@ func (s *session) writeControl() error {
 			messages = [][]byte{lanes.Append(nil)}
 		case <-s.mail.ready:
 			messages, again = s.openMail(time.Now(), &linksAt)
+		case <-s.drained:
+			return s.control.stream.Close() // which says so
 		case <-timer.C:
 			messages, again = s.openMail(time.Now(), &linksAt)
 		}
@@ -502,7 +535,7 @@ func (m *Mesh) adopt(s *session) (p *Peer, before *session, err error) {
 		if crossed(old, s) && !m.keeps(s) {
 			return nil, nil, errReplaced
 		}
-		old.end(errReplaced)
+		p.followLocked(old, s)
 	}
 	before, p.last = p.last, s
 	p.met, p.byUs, p.trouble = true, s.dialled, ""
@@ -570,15 +603,18 @@ func (m *Mesh) leave(p *Peer, s *session) {
 	if p.last == s {
 		p.last = nil
 	}
+	if p.fades == s {
+		p.fades = nil
+	}
 	if p.session.Load() == nil {
 		p.sees = netip.AddrPort{}
 	}
-	p.judgeLocked(time.Since(s.since), context.Cause(s.ctx))
+	p.judgeLocked(time.Since(s.since), s.whyOver())
 	m.aloneLocked()
 	m.mu.Unlock()
 	p.wake()
 	m.stir()
-	if why, ok := isCutOff(context.Cause(s.ctx)); ok {
+	if why, ok := isCutOff(s.whyOver()); ok {
 		m.refused.warn(m.cfg.Log, "cut off by peer", errors.New(why), "peer", p)
 	}
 }

@@ -61,6 +61,8 @@ func (s *session) steer() error {
 		select {
 		case <-s.ctx.Done():
 			return nil
+		case <-s.followed:
+			return nil
 		case <-timer.C:
 		}
 		if s.adjust(&st, time.Now()) {

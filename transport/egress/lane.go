@@ -35,6 +35,7 @@ type Lane struct {
 	q     *Queue
 	ready chan struct{} // holds a token when a flow has been listed
 	limit atomic.Int64
+	ends  atomic.Bool // nothing is begun any more
 
 	// Guarded by Queue.mu.
 	index   int // in Queue.lanes
@@ -99,6 +100,13 @@ func (q *Queue) Open() *Lane {
 	q.lanes = append(slices.Clip(q.lanes), l)
 	q.adoptLocked()
 	return l
+}
+
+// End has the lane begin nothing more: what is begun is sent, and then Wait reports
+// false. It may be called by any goroutine.
+func (l *Lane) End() {
+	l.ends.Store(true)
+	l.signal()
 }
 
 // Close gives the lane up. Its flows go to others. What was half sent is
@@ -258,13 +266,18 @@ func (l *Lane) Cleared(at time.Duration) {
 }
 
 // Wait blocks until a frame waits and the line is free, or a ping is due, and
-// reports false when ctx is done first. It is called before each datagram.
+// reports false when ctx is done first, or the lane has ended. It is called before
+// each datagram.
 func (l *Lane) Wait(ctx context.Context) bool {
 	for {
+		ends := l.ends.Load()
+		if ends && len(l.open) == 0 {
+			return false
+		}
 		l.q.mu.Lock()
 		l.now = l.q.clock()
 		l.due = l.poked
-		some := l.someLocked() || l.due
+		some := l.someLocked() || l.due || ends
 		pause := l.q.line.busy(l.now)
 		l.q.mu.Unlock()
 		var tick <-chan time.Time
@@ -302,6 +315,13 @@ func (l *Lane) urgentLocked() bool {
 func (l *Lane) Next(room int) *wire.Item {
 	if f := l.cur; f != nil && f.item.Buf != nil && f.open && (f.deficit > 0 || !f.isSuper()) {
 		return &f.item // its turn is not over, or it is a frame without a break
+	}
+	if l.ends.Load() {
+		if l.cur = nil; len(l.open) > 0 {
+			l.cur = l.open[0]
+			return &l.cur.item
+		}
+		return nil
 	}
 	l.q.mu.Lock()
 	f := l.pickLocked()

@@ -339,6 +339,40 @@ func (q *Queue) clearLocked(f *flow) {
 	f.codel = codel{}
 }
 
+// Sift drops and counts those frames for the peer's LAN that fits says are none for
+// it, by their headers. No lane is open.
+func (q *Queue) Sift(fits func(frame.Vnet) bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := range q.flows {
+		q.siftLocked(&q.flows[i], fits)
+	}
+	q.siftLocked(&q.urgent, fits)
+}
+
+func (q *Queue) siftLocked(f *flow, fits func(frame.Vnet) bool) {
+	before := int32(none)
+	for i := f.head; f.n > 0 && i != none; {
+		e := &q.entries[i]
+		next := e.next
+		if e.to != nil || fits(e.buf.Header()) {
+			before, i = i, next
+			continue
+		}
+		q.cut.Add(segments(e.buf, e.from))
+		if before == none {
+			f.head = next
+		} else {
+			q.entries[before].next = next
+		}
+		if next == none {
+			f.tail = before
+		}
+		q.freeLocked(f, i)
+		i = next
+	}
+}
+
 // Balance gives flows whose frames have to wait, and that share a lane, a lane
 // with fewer of them. Call it a few times a second while there are several.
 func (q *Queue) Balance() {

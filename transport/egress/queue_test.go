@@ -287,6 +287,75 @@ func TestClose(t *testing.T) {
 	})
 }
 
+// A lane that is told to end sends what it has begun, and nothing else: that leaves by
+// the next one, and nothing is lost.
+func TestEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := egress.New()
+		l := q.Open()
+		push(q, udp(1, 1, 9014), udp(1, 2, 100), tcp(2, 10, 1448), udp(3, 3, 100))
+		var p wire.Packer
+		d := make([]byte, 1200)
+		var taken int
+		pack := func(l *egress.Lane) {
+			for l.Wait(t.Context()) {
+				taken += p.Pack(d, l)
+				l.End()
+			}
+		}
+		pack(l)
+		if taken < 9014 || taken > 9014+14480+2000 {
+			t.Errorf("%d bytes were sent, want those of what was begun", taken)
+		}
+		if left := q.Stats().Frames; left != 2 && left != 3 {
+			t.Errorf("%d frames are left, want what was not begun", left)
+		}
+		push(q, udp(1, 4, 100))
+		if l.Wait(t.Context()) {
+			t.Error("a lane that has ended goes on")
+		}
+		l.Close()
+		l = q.Open()
+		var got []int
+		for b := next(l); b != nil; b = next(l) {
+			if b.Header().GSOType == frame.GSONone {
+				got = append(got, numberOf(b))
+			}
+		}
+		if text := fmt.Sprint(got); !strings.Contains(text, "2") || !strings.Contains(text, "4") {
+			t.Errorf("the next lane sent %v", got)
+		}
+		if s := q.Stats(); s.Cut != 0 || s.Frames != 0 {
+			t.Errorf("after all: %+v, want none cut and none left", s)
+		}
+	})
+}
+
+// What a peer does not take any more is dropped of the queue, and nothing else.
+func TestSift(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := egress.New()
+		push(q, tcp(1, 3, 1448), udp(2, 1, 100), udp(2, 2, 100), tcp(2, 2, 1448), tcp(3, 1, 100), tcp(3, 5, 1448))
+		q.Sift(func(h frame.Vnet) bool { return h.GSOType == frame.GSONone })
+		push(q, udp(3, 3, 100))
+		l := q.Open()
+		got := make(map[int]bool)
+		for b := next(l); b != nil; b = next(l) {
+			if b.Header().GSOType != frame.GSONone {
+				t.Error("a superframe is there still")
+			} else if b.Len() == 100 {
+				got[numberOf(b)] = true
+			}
+		}
+		if !got[1] || !got[2] || !got[3] {
+			t.Errorf("plain frames %v, want 1, 2 and 3", got)
+		}
+		if s := q.Stats(); s.Cut < 3+2+5 || s.Frames != 0 || s.Bytes != 0 {
+			t.Errorf("after all: %+v, want the segments of three cut and none left", s)
+		}
+	})
+}
+
 func TestClear(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := egress.New()
