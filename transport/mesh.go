@@ -359,6 +359,9 @@ func (m *Mesh) serve(ctx context.Context, p *Peer) {
 			m.event(e)
 		}
 		err := m.cfg.Serve(ctx, p)
+		if err != nil {
+			p.settles()
+		}
 		if s := p.session.Load(); err != nil && s != nil {
 			// There is a session and no port for it. Let it go, so that the
 			// next try comes with the dialler's back-off.
@@ -379,6 +382,9 @@ func (m *Mesh) serve(ctx context.Context, p *Peer) {
 		gone := !p.reachable() || ctx.Err() != nil
 		if gone {
 			p.served = false
+			p.settles()
+		} else {
+			p.expects()
 		}
 		m.mu.Unlock()
 		if gone {

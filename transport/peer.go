@@ -54,8 +54,9 @@ type Peer struct {
 	sees     netip.AddrPort // where it sees us
 	punched  time.Time      // when it last asked to be dialled
 
-	mu   sync.RWMutex // read-held during a delivery
-	sink func([]*frame.Buf)
+	coming atomic.Pointer[chan struct{}] // closed when a port is there, or will not be; nil while none is to come
+	mu     sync.RWMutex                  // read-held during a delivery
+	sink   func([]*frame.Buf)
 
 	memory                               wire.Memory // of what is being put together
 	drops                                wire.Drops
@@ -173,7 +174,9 @@ func needs(h frame.Vnet) wire.Features {
 // see bridge.Port.
 func (p *Peer) Run(ctx context.Context, deliver func([]*frame.Buf)) error {
 	p.setSink(deliver)
+	p.settles()
 	defer p.setSink(nil)
+	defer p.expects() // there may be a session again
 	for p.reachable() {
 		select {
 		case <-p.left:
@@ -190,13 +193,32 @@ func (p *Peer) setSink(sink func([]*frame.Buf)) {
 	p.mu.Unlock()
 }
 
-// deliver passes frames to the switch, if we are attached to it.
+// expects notes that there will be a port soon: what comes meanwhile waits for it.
+func (p *Peer) expects() {
+	c := make(chan struct{})
+	p.coming.CompareAndSwap(nil, &c)
+}
+
+// settles ends that: the port is there, or will not be.
+func (p *Peer) settles() {
+	if c := p.coming.Swap(nil); c != nil {
+		close(*c)
+	}
+}
+
+// deliver passes frames to the switch, if we are attached to it or about to be.
 func (p *Peer) deliver(frames []*frame.Buf) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	if p.sink == nil {
-		p.unheard.Add(uint64(len(frames)))
-		return
+	for p.sink == nil {
+		coming := p.coming.Load()
+		if coming == nil {
+			p.unheard.Add(uint64(len(frames)))
+			return
+		}
+		p.mu.RUnlock()
+		<-*coming
+		p.mu.RLock()
 	}
 	var n, bytes uint64
 	for _, b := range frames {

@@ -553,6 +553,7 @@ func (m *Mesh) adopt(s *session) (p *Peer, before *session, err error) {
 // attachLocked has a peer that is reached served.
 func (m *Mesh) attachLocked(p *Peer) {
 	p.served = true
+	p.expects()
 	m.group.Go(func() error { m.serve(m.ctx, p); return nil })
 }
 
