@@ -5,8 +5,11 @@ package transport_test
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -148,5 +151,24 @@ func TestLoopbackFullRate(t *testing.T) {
 	}
 	if drops := home.Drops(); len(drops) > 0 && rx.RxKernelDrops == 0 && rx.HoldTimeouts == 0 {
 		t.Errorf("datagrams were lost inside the process: %v", drops)
+	}
+}
+
+// A site whose socket is no more says so, and ends.
+func TestSocketGone(t *testing.T) {
+	ms := members(t, "home")
+	conn, err := udpconn.Listen(netip.MustParseAddrPort("127.0.0.1:0"), udpconn.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &lan{peers: make(map[string]*transport.Peer)}
+	m := transport.New(transport.Config{Member: ms[0], Conn: conn, MTU: 1500, Serve: l.serve, Log: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	conn.Close()
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), conn.LocalAddr().String()) || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Run: %v, want that the socket was closed", err)
 	}
 }

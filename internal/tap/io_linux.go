@@ -36,7 +36,13 @@ type stream struct {
 	vnet    bool      // a virtio-net header is read and written
 	joins   bool      // UDP datagrams are made superframes of
 	writers sync.Pool // of *writer
+	calls             // of the system
 	counters
+}
+
+// calls are the system calls of a stream, which a test has fail.
+type calls struct {
+	read, write func(fd int, p []byte) (int, error)
 }
 
 func newStream(name string, file *os.File, vnet bool) (*stream, error) {
@@ -44,7 +50,7 @@ func newStream(name string, file *os.File, vnet bool) (*stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tap %s: %w", name, err)
 	}
-	s := &stream{name: name, file: file, raw: raw, vnet: vnet}
+	s := &stream{name: name, file: file, raw: raw, vnet: vnet, calls: calls{unix.Read, unix.Write}}
 	s.writers.New = func() any {
 		w := &writer{stream: s}
 		w.write = w.writeAll
@@ -118,7 +124,7 @@ func (r *reader) fill(fd uintptr) bool {
 		if !r.vnet {
 			room = room[frame.VnetLen:]
 		}
-		n, err := unix.Read(int(fd), room)
+		n, err := r.read(int(fd), room)
 		switch err {
 		case nil:
 			r.take(n, n == len(room))
@@ -244,7 +250,7 @@ func (w *writer) writeAll(fd uintptr) {
 			}
 			p = b.Bytes()
 		}
-		if _, err := unix.Write(int(fd), p); err != nil {
+		if _, err := w.calls.write(int(fd), p); err != nil {
 			w.drops[reasonOf(err)].Add(1)
 			continue
 		}

@@ -7,9 +7,12 @@ package tap_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -259,6 +262,65 @@ func TestSendDropsWhatDoesNotFit(t *testing.T) {
 	s.Send([]*frame.Buf{b, b})
 	if got := drops(s.Stats())["tap_gone"]; got != 2 {
 		t.Errorf("after Close %d frames were counted as tap_gone, want 2", got)
+	}
+}
+
+// Whatever error the kernel gives for a frame, that one is dropped and counted, and the
+// next one goes. Whatever it gives for a read, what came before is delivered, and Run
+// goes on where there is nothing else to it, or says why it cannot: then the TAP is
+// opened again.
+func TestEveryErrno(t *testing.T) {
+	const last = 133
+	for errno := syscall.Errno(1); errno <= last; errno++ {
+		name := unix.ErrnoName(errno)
+		if name == "" {
+			continue
+		}
+		s, _, peer := newStream(t, false)
+		failing := func(when int) func(tap.Call) tap.Call { // the call of that number fails
+			calls := 0
+			return func(call tap.Call) tap.Call {
+				return func(fd int, p []byte) (int, error) {
+					if calls++; calls == when {
+						return 0, errno
+					}
+					return call(fd, p)
+				}
+			}
+		}
+		s.SetCalls(failing(2), failing(2))
+
+		b := frame.New(make([]byte, 60))
+		s.Send([]*frame.Buf{b, b, b})
+		b.Release()
+		var dropped uint64
+		for _, n := range drops(s.Stats()) {
+			dropped += n
+		}
+		if sent := s.Stats().Tx.Frames; sent != 2 || dropped != 1 {
+			t.Errorf("%s: %d sent and %v dropped of 3 of which one failed", name, sent, drops(s.Stats()))
+		}
+
+		for range 2 {
+			if _, err := unix.Write(peer, make([]byte, 60)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := make(chan int, 2)
+		stop, result := start(t, s.Run, func(frames []*frame.Buf) { got <- len(frames) })
+		frames := wait(t, name+": a frame", got)
+		if errno == unix.EAGAIN || errno == unix.EINTR {
+			for frames < 2 {
+				frames += wait(t, name+": the second frame", got)
+			}
+			if err := stop(); err != nil {
+				t.Errorf("%s: Run: %v", name, err)
+			}
+			continue
+		}
+		if err := wait(t, name+": Run", result); !errors.Is(err, errno) || !strings.Contains(err.Error(), "tap l2b0: ") {
+			t.Errorf("%s: Run: %v, after %d frames", name, err, frames)
+		}
 	}
 }
 

@@ -3,12 +3,14 @@
 package udpconn
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -202,32 +204,33 @@ func (c *Conn) Stats() Stats {
 	return s
 }
 
-// transient are the errors of one send or receive that say nothing about the
-// next one: a route, a link, a firewall or memory that comes back. quic-go
-// closes the connection on any write error but EMSGSIZE and the whole
-// transport on a read error (quic-go#2809), so these must not reach it; to
-// QUIC they are packets lost.
+// fatal are the errors that no later send or receive mends: the socket is none any
+// more.
+var fatal = [...]syscall.Errno{unix.EBADF, unix.EFAULT, unix.ENOTSOCK}
+
+// maxErrno is the greatest number of an error on Linux.
+const maxErrno = 133
+
+// errnoCounters counts errors by their number; those that Linux does not have at 0.
+type errnoCounters [maxErrno + 1]atomic.Uint64
+
+// swallow reports whether an error of one send or receive says nothing about the next
+// one, and counts it if so. That is so of a route, a link, a firewall or memory that
+// comes back, and these give what numbers they like: a policy, a BPF program, a
+// security module. quic-go closes the connection on any write error but EMSGSIZE and
+// the whole transport on a read error (quic-go#2809), so these must not reach it; to
+// QUIC they are packets lost, and if they stay the peer is one that does not answer.
 //
 // Some are tried once more before they count: see sendAgain and sendBatch.
-var transient = [...]syscall.Errno{
-	unix.EACCES, unix.EADDRNOTAVAIL, unix.ECONNREFUSED, unix.EHOSTDOWN,
-	unix.EHOSTUNREACH, unix.EINVAL, unix.EIO, unix.ENETDOWN, unix.ENETUNREACH,
-	unix.ENOBUFS, unix.ENODEV, unix.ENOMEM, unix.ENONET, unix.ENOPROTOOPT,
-	unix.ENXIO, unix.EPERM, unix.EPROTO, unix.ETIMEDOUT,
-}
-
-// errnoCounters counts the errors of transient, each in its place.
-type errnoCounters [len(transient)]atomic.Uint64
-
-// swallow reports whether errno is transient, and counts it if so.
 func (e *errnoCounters) swallow(errno syscall.Errno) bool {
-	for i, t := range transient {
-		if t == errno {
-			e[i].Add(1)
-			return true
-		}
+	if slices.Contains(fatal[:], errno) {
+		return false
 	}
-	return false
+	if errno > maxErrno {
+		errno = 0
+	}
+	e[errno].Add(1)
+	return true
 }
 
 // byName returns the counts that are not zero, by name ("ENOBUFS").
@@ -235,7 +238,7 @@ func (e *errnoCounters) byName() map[string]uint64 {
 	m := make(map[string]uint64)
 	for i := range e {
 		if n := e[i].Load(); n > 0 {
-			m[unix.ErrnoName(transient[i])] = n
+			m[cmp.Or(unix.ErrnoName(syscall.Errno(i)), "other")] = n
 		}
 	}
 	return m

@@ -11,8 +11,10 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -353,6 +355,89 @@ func TestReadEnds(t *testing.T) {
 	}
 }
 
+// An error of recvmmsg is counted, and the next packet waited for, without end or
+// hurry; but one that says that there is no socket ends the reading.
+func TestReadErrors(t *testing.T) {
+	t.Parallel()
+	for errno := syscall.Errno(1); errno <= udpconn.MaxErrno; errno++ {
+		name := unix.ErrnoName(errno)
+		if name == "" || errno == unix.EAGAIN { // which says that there is nothing
+			continue
+		}
+		c := listen(t, "127.0.0.1:0")
+		setDeadline(t, c)
+		const packets = 5
+		failing, calls := packets, 0
+		udpconn.SetReceive(c, func(receive udpconn.ReceiveFunc) udpconn.ReceiveFunc {
+			return func(fd uintptr) (int, syscall.Errno) {
+				if calls++; failing > 0 {
+					failing--
+					return 0, errno
+				}
+				return receive(fd)
+			}
+		})
+		for range packets {
+			if _, err := c.WriteTo([]byte("packet"), target(c, "127.0.0.1")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n, err := c.ReadBatch(newBatch(1), 0)
+		fatal := slices.Contains(udpconn.Fatal, errno)
+		want := map[string]uint64{name: packets}
+		if fatal || errno == unix.EINTR {
+			want = map[string]uint64{}
+		}
+		if fatal != errors.Is(err, errno) || fatal != (n == 0) || calls > packets+1 {
+			t.Errorf("%s: %d packets, %v, %d calls", name, n, err, calls)
+		}
+		if diff := cmp.Diff(want, c.Stats().RxErrors); diff != "" {
+			t.Errorf("%s: errors counted (-want +got):\n%s", name, diff)
+		}
+		c.Close()
+	}
+}
+
+// Errors that do not end cost a few calls for each packet that comes.
+func TestReadErrorsDoNotSpin(t *testing.T) {
+	t.Parallel()
+	c := listen(t, "127.0.0.1:0")
+	setDeadline(t, c)
+	var calls atomic.Int64
+	called := make(chan struct{}, 1)
+	udpconn.SetReceive(c, func(udpconn.ReceiveFunc) udpconn.ReceiveFunc {
+		return func(uintptr) (int, syscall.Errno) {
+			calls.Add(1)
+			select {
+			case called <- struct{}{}:
+			default:
+			}
+			return 0, unix.EIO
+		}
+	})
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.ReadBatch(newBatch(1), 0)
+		ended <- err
+	}()
+	const packets = 20
+	for range packets {
+		if _, err := c.WriteTo([]byte("packet"), target(c, "127.0.0.1")); err != nil {
+			t.Fatal(err)
+		}
+		<-called
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("error %v, want %v", err, net.ErrClosed)
+	}
+	if n := calls.Load(); n > 64*(packets+2) {
+		t.Errorf("%d calls for %d packets", n, packets)
+	}
+}
+
 // errnoError is what package net makes of an error of sendmsg.
 func errnoError(errno syscall.Errno) error {
 	return &net.OpError{Op: "write", Net: "udp", Err: os.NewSyscallError("sendmsg", errno)}
@@ -394,7 +479,6 @@ func TestWriteErrors(t *testing.T) {
 			name: "EIO of a batch, then EBADF", oob: gso, errs: []syscall.Errno{unix.EIO, unix.EBADF},
 			want: unix.EBADF, oobs: [][]byte{gso, {}},
 		},
-		{name: "EBADF passes", errs: []syscall.Errno{unix.EBADF}, want: unix.EBADF, oobs: [][]byte{nil}},
 		{name: "EPERM once", errs: []syscall.Errno{unix.EPERM, 0}, oobs: [][]byte{nil, nil}, sent: 1},
 		{
 			name: "EPERM twice", errs: []syscall.Errno{unix.EPERM, unix.EPERM},
@@ -413,11 +497,15 @@ func TestWriteErrors(t *testing.T) {
 			counts: map[string]uint64{"EINVAL": 3}, oobs: [][]byte{join(pin6, gso), gso, pin6, {}, pin6, {}, pin6, {}},
 		},
 	}
-	for _, errno := range udpconn.Transient {
-		if errno == unix.EPERM {
+	for errno := syscall.Errno(1); errno <= udpconn.MaxErrno; errno++ {
+		name := unix.ErrnoName(errno)
+		switch {
+		case name == "", errno == unix.EPERM, errno == unix.EMSGSIZE:
+			continue
+		case slices.Contains(udpconn.Fatal, errno):
+			cases = append(cases, testCase{name: name, errs: []syscall.Errno{errno}, want: errno, oobs: [][]byte{nil}})
 			continue
 		}
-		name := unix.ErrnoName(errno)
 		cases = append(cases, testCase{
 			name: name, errs: []syscall.Errno{errno}, counts: map[string]uint64{name: 1}, oobs: [][]byte{nil},
 		})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -57,7 +58,15 @@ const MaxAnswers = maxAnswers
 func (a *Answers) Admits(packet []byte, now time.Time) bool { return a.admits(packet, now) }
 func (a *Answers) IsMarked()                                { a.isMarked() }
 
-// Transient are the errors that Conn swallows.
-var Transient = transient[:]
+// SetReceive replaces the system call under ReadBatch by what change makes of it.
+// Nobody reads from c yet.
+func SetReceive(c *Conn, change func(ReceiveFunc) ReceiveFunc) { c.rx.take = change(c.rx.take) }
+
+type ReceiveFunc = func(fd uintptr) (int, syscall.Errno)
+
+// Errors that are not swallowed, and the greatest number of any.
+var Fatal = fatal[:]
+
+const MaxErrno = maxErrno
 
 var InodesOf = inodesOf

@@ -19,8 +19,9 @@ import (
 // goroutine at a time uses it, except for its counters.
 type receiver struct {
 	raw  syscall.RawConn
-	call func(fd uintptr) bool // r.recv, bound once: a method value allocates
-	err  syscall.Errno         // of the last call that gave up
+	call func(fd uintptr) bool                 // r.recv, bound once: a method value allocates
+	take func(fd uintptr) (int, syscall.Errno) // msgs.recv
+	err  syscall.Errno                         // of the last call that gave up
 
 	msgs  *messages
 	count rxCounters
@@ -75,7 +76,7 @@ func newReceiver(raw syscall.RawConn, gro bool) *receiver {
 		size = groBufferBytes
 	}
 	r := &receiver{raw: raw, msgs: newMessages(size), addrs: make(map[source]*net.UDPAddr)}
-	r.call = r.recv
+	r.call, r.take = r.recv, r.msgs.recv
 	return r
 }
 
@@ -306,7 +307,7 @@ func (r *receiver) fill() error {
 // reading, since that ends every connection of the transport.
 func (r *receiver) recv(fd uintptr) (done bool) {
 	for range maxSoftErrors {
-		r.filled, r.err = r.msgs.recv(fd)
+		r.filled, r.err = r.take(fd)
 		switch {
 		case r.err == 0:
 			return r.filled > 0

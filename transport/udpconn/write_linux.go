@@ -35,7 +35,7 @@ func (t *txCounters) into(s *Stats) {
 // and b reported as sent; returned are only
 //
 //   - EMSGSIZE, from which quic-go's path MTU discovery learns,
-//   - what no later send could mend, net.ErrClosed above all.
+//   - what no later send mends, net.ErrClosed above all.
 func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
 	// By value, and IPv4 as such: that way package net allocates nothing.
 	to := addr.AddrPort()
@@ -131,7 +131,7 @@ func (c *Conn) swallow(err error) error {
 		return nil // before errno, which is allocated
 	}
 	var errno syscall.Errno
-	if errors.As(err, &errno) && c.tx.errors.swallow(errno) {
+	if errors.As(err, &errno) && errno != unix.EMSGSIZE && c.tx.errors.swallow(errno) {
 		return nil
 	}
 	return err
