@@ -6,6 +6,7 @@ package tap
 
 import (
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -70,7 +71,7 @@ func (s Stream) SetCalls(read, write func(Call) Call) {
 	s.calls = calls{read(s.calls.read), write(s.calls.write)}
 }
 
-type Call = func(fd int, p []byte) (int, error)
+type Call = func(fd uintptr, p []byte) (int, syscall.Errno)
 
 // Stats returns the counters.
 func (s Stream) Stats() Stats { return s.snapshot() }

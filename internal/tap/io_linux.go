@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -42,7 +43,7 @@ type stream struct {
 
 // calls are the system calls of a stream, which a test has fail.
 type calls struct {
-	read, write func(fd int, p []byte) (int, error)
+	read, write func(fd uintptr, p []byte) (int, syscall.Errno)
 }
 
 func newStream(name string, file *os.File, vnet bool) (*stream, error) {
@@ -50,7 +51,7 @@ func newStream(name string, file *os.File, vnet bool) (*stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tap %s: %w", name, err)
 	}
-	s := &stream{name: name, file: file, raw: raw, vnet: vnet, calls: calls{unix.Read, unix.Write}}
+	s := &stream{name: name, file: file, raw: raw, vnet: vnet, calls: calls{rawRead, rawWrite}}
 	s.writers.New = func() any {
 		w := &writer{stream: s}
 		w.write = w.writeAll
@@ -124,15 +125,15 @@ func (r *reader) fill(fd uintptr) bool {
 		if !r.vnet {
 			room = room[frame.VnetLen:]
 		}
-		n, err := r.read(int(fd), room)
-		switch err {
-		case nil:
+		n, errno := r.read(fd, room)
+		switch errno {
+		case 0:
 			r.take(n, n == len(room))
 		case unix.EINTR:
 		case unix.EAGAIN:
 			return len(r.batch) > 0
 		default:
-			r.err = err
+			r.err = errno
 			return true
 		}
 	}
@@ -250,8 +251,8 @@ func (w *writer) writeAll(fd uintptr) {
 			}
 			p = b.Bytes()
 		}
-		if _, err := w.calls.write(int(fd), p); err != nil {
-			w.drops[reasonOf(err)].Add(1)
+		if _, errno := w.calls.write(fd, p); errno != 0 {
+			w.drops[reasonOf(errno)].Add(1)
 			continue
 		}
 		count.Frames++
@@ -261,4 +262,19 @@ func (w *writer) writeAll(fd uintptr) {
 		}
 	}
 	w.tx.add(count)
+}
+
+// rawRead and rawWrite are read(2) and write(2) of p, which is not empty, on a
+// descriptor that does not wait. See docs/design.md, "System calls".
+func rawRead(fd uintptr, p []byte) (int, syscall.Errno)  { return transfer(unix.SYS_READ, fd, p) }
+func rawWrite(fd uintptr, p []byte) (int, syscall.Errno) { return transfer(unix.SYS_WRITE, fd, p) }
+
+func transfer(call, fd uintptr, p []byte) (int, syscall.Errno) {
+	// Safe: the kernel reads or writes len(p) bytes of p at most, and keeps no
+	// pointer to it after the call.
+	n, _, errno := unix.RawSyscall(call, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), 0
 }

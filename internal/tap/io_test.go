@@ -280,7 +280,7 @@ func TestEveryErrno(t *testing.T) {
 		failing := func(when int) func(tap.Call) tap.Call { // the call of that number fails
 			calls := 0
 			return func(call tap.Call) tap.Call {
-				return func(fd int, p []byte) (int, error) {
+				return func(fd uintptr, p []byte) (int, syscall.Errno) {
 					if calls++; calls == when {
 						return 0, errno
 					}

@@ -4,6 +4,7 @@ package tap
 
 import (
 	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,8 +53,8 @@ var reasonNames = [reasons]string{
 func (r reason) String() string { return reasonNames[r] }
 
 // reasonOf returns why the kernel did not take a frame.
-func reasonOf(err error) reason {
-	switch err {
+func reasonOf(errno syscall.Errno) reason {
+	switch errno {
 	case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
 		return txFull
 	case unix.EIO:

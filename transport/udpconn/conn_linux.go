@@ -111,7 +111,7 @@ func newConn(udp *net.UDPConn, opts Options) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{socket: udp, send: udp.WriteMsgUDPAddrPort}
+	c := &Conn{socket: udp}
 	err = raw.Control(func(fd uintptr) {
 		s := int(fd)
 		setBuffers(s, opts.bufferBytes())
@@ -122,6 +122,8 @@ func newConn(udp *net.UDPConn, opts Options) (*Conn, error) {
 		c.gso = gsoErr == nil
 		// When a packet came says how long it waited (kernel 5.1).
 		_ = unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW, 1)
+		family, _ := unix.GetsockoptInt(s, unix.SOL_SOCKET, unix.SO_DOMAIN)
+		c.send = newSender(udp, raw, family == unix.AF_INET6).writeMsg
 	})
 	if err != nil {
 		return nil, err

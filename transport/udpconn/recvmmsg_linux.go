@@ -63,7 +63,7 @@ func newMessages(bufferBytes int) *messages {
 }
 
 // recv calls recvmmsg once, without waiting, and returns the number of
-// messages that came.
+// messages that came. The call is raw; see docs/design.md, "System calls".
 func (m *messages) recv(fd uintptr) (int, syscall.Errno) {
 	for i := range m.hdrs {
 		h := &m.hdrs[i].hdr
@@ -75,7 +75,7 @@ func (m *messages) recv(fd uintptr) (int, syscall.Errno) {
 	// and each pointer and length in it was set from one Go object by
 	// newMessages and just above. The kernel keeps none of them after the
 	// call, and KeepAlive holds m until then.
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd,
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd,
 		uintptr(unsafe.Pointer(&m.hdrs[0])), maxMessages, unix.MSG_DONTWAIT, 0, 0)
 	runtime.KeepAlive(m)
 	if errno != 0 {
