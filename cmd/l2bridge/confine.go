@@ -12,5 +12,5 @@ import (
 )
 
 func (daemonEngine) ConfineRun(ctx context.Context, cfg config.Config) error {
-	return daemon.ConfineRun(ctx, cfg)
+	return daemon.ConfineRun(cfg, func() error { return releaseSignals(ctx) })
 }

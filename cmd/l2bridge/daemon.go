@@ -56,7 +56,7 @@ type engine interface {
 type daemonEngine struct{}
 
 func (daemonEngine) ConfineJoin(ctx context.Context, cfg config.Config) error {
-	return daemon.ConfineJoin(ctx, cfg)
+	return daemon.ConfineJoin(cfg, func() error { return releaseSignals(ctx) })
 }
 
 func (daemonEngine) Init(ctx context.Context, cfg config.Config, log *slog.Logger) error {

@@ -21,7 +21,7 @@ import (
 
 // ConfineRun lets profiles be written anywhere.
 func (daemonEngine) ConfineRun(ctx context.Context, cfg config.Config) error {
-	return daemon.ConfineJoin(ctx, cfg)
+	return daemon.ConfineJoin(cfg, func() error { return releaseSignals(ctx) })
 }
 
 // With the build tag "profile" (make profile) the time between two SIGUSR2 is

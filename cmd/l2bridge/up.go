@@ -34,7 +34,9 @@ and SIGHUP end it within 2 s.`,
 
 // serve runs this site with the privileges that this takes.
 func (a *app) serve(cmd *cobra.Command, cfg config.Config) error {
-	if err := a.engine.ConfineRun(cmd.Context(), cfg); err != nil {
+	if err := a.engine.ConfineRun(cmd.Context(), cfg); cmd.Context().Err() != nil {
+		return nil // stopped before it ran, as when it does
+	} else if err != nil {
 		return member(err)
 	}
 	return member(a.engine.Run(cmd.Context(), cfg, a.logger()))

@@ -3,11 +3,9 @@
 package daemon
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -29,16 +27,16 @@ const firstFreePort = 1024
 
 // ConfineJoin limits this process to what it takes to join a network and then to
 // run. Unless it is limited already it executes the program again and returns only an
-// error.
-func ConfineJoin(ctx context.Context, cfg config.Config) error {
+// error; last is called before that, when nothing else is in the way.
+func ConfineJoin(cfg config.Config, last func() error) error {
 	l := limits(cfg)
 	l.Caps = append(l.Caps, confine.ToReplace(cfg.File)...) // which join writes
-	return confine.Enter(l, func() error { return rehearse(ctx, cfg, false) })
+	return confine.Enter(l, func() error { return rehearse(cfg, false, last) })
 }
 
 // ConfineRun limits this process to what it takes to run cfg's site, in the way of
 // ConfineJoin. To find the site a member is up to the caller, or an error.
-func ConfineRun(ctx context.Context, cfg config.Config) error {
+func ConfineRun(cfg config.Config, last func() error) error {
 	l := limits(cfg)
 	if len(cfg.OnUp)+len(cfg.OnDown) == 0 {
 		// What hooks write is for their owner to know.
@@ -48,7 +46,7 @@ func ConfineRun(ctx context.Context, cfg config.Config) error {
 			{Path: tap.Path, Use: confine.Device},
 		}
 	}
-	return confine.Enter(l, func() error { return rehearse(ctx, cfg, true) })
+	return confine.Enter(l, func() error { return rehearse(cfg, true, last) })
 }
 
 // limits are those of the capabilities. CAP_NET_ADMIN makes the TAP and its
@@ -72,7 +70,7 @@ func limits(cfg config.Config) confine.Limits {
 
 // rehearse finds out what is in the way of a start, while we may still look into
 // other processes: who else has the directory, the port or the TAP.
-func rehearse(ctx context.Context, cfg config.Config, member bool) error {
+func rehearse(cfg config.Config, member bool, last func() error) error {
 	if cfg.CAFile != "" {
 		// No init or join has made it.
 		if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
@@ -100,10 +98,7 @@ func rehearse(ctx context.Context, cfg config.Config, member bool) error {
 	if err := control.MakeDir(cfg.Socket); err != nil { // only what is there can be allowed
 		return err
 	}
-	// ctx does not outlive what follows: from here on a signal ends the program by
-	// itself.
-	signal.Reset()
-	return ctx.Err()
+	return last()
 }
 
 // controlGID returns the number of the control socket's group, -1 when there is no
