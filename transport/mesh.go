@@ -64,6 +64,11 @@ type Config struct {
 	// HOST:PORT that it may have.
 	Dial [][]string
 
+	// Founder, optional, are the HOST:PORTs that this site was told when it joined.
+	// They are dialled as well. Who is there is a member, and no peer of its own once
+	// members are known: the founder may have another address by now.
+	Founder []string
+
 	// MTU of our LAN, and what we can take beyond plain frames; see SetLAN.
 	MTU      int
 	Features wire.Features
@@ -188,6 +193,11 @@ func New(cfg Config) *Mesh {
 	m.version, m.restateDue = uint64(max(1, time.Now().UnixMilli())), true
 	for _, addresses := range cfg.Dial {
 		m.seeds = append(m.seeds, newSeed(m, addresses))
+	}
+	if len(cfg.Founder) > 0 {
+		founder := newSeed(m, cfg.Founder)
+		founder.founder = true
+		m.seeds = append(m.seeds, founder)
 	}
 	return m
 }
@@ -459,13 +469,14 @@ func (m *Mesh) nameLocked() {
 }
 
 // Peers returns the state of every peer, ordered by site; those that were named
-// by address and never answered stand under that.
+// by address and never answered stand under that, the founder while no member is
+// known.
 func (m *Mesh) Peers() []Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var all []Status
 	for _, s := range m.seeds {
-		if !s.known {
+		if !s.known && (!s.founder || len(m.peers) == 0) {
 			all = append(all, Status{State: "connecting", Site: s.String(), Unknown: true, Since: s.since, Error: s.trouble})
 		}
 	}

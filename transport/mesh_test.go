@@ -165,6 +165,25 @@ func TestTwoAddresses(t *testing.T) {
 	}
 }
 
+// The founder's address of when this site joined is nobody's any more: it is no peer
+// beside the members that are known.
+func TestFounderMoved(t *testing.T) {
+	ms := members(t, "home", "office")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		office := w.run(t, ms[1], officeAddr, nil, func(c *transport.Config) { c.Founder = []string{"192.0.2.9:4433"} })
+		time.Sleep(time.Minute)
+		if st := office.Peers(); len(st) != 1 || !st[0].Unknown || st[0].Site != "192.0.2.9:4433" || st[0].State != "connecting" {
+			t.Errorf("status before it is met: %+v", st)
+		}
+		home := w.run(t, ms[0], homeAddr, []string{officePort})
+		until(t, "up", 4*time.Second, connected(home, office))
+		if st := office.Peers(); len(st) != 1 || st[0].Site != "home" || st[0].State != "up" {
+			t.Errorf("status %+v", st)
+		}
+	})
+}
+
 // Two dialers of one site agree on a session, whatever order its parts come in.
 func TestTwoDialers(t *testing.T) {
 	t.Parallel()

@@ -27,6 +27,7 @@ const lookPause = 900 * time.Millisecond
 type seed struct {
 	mesh      *Mesh
 	addresses []string      // HOST:PORT, as given
+	founder   bool          // it is Config.Founder
 	again     chan struct{} // see at once who is there
 
 	// Guarded by Mesh.mu.

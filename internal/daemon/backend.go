@@ -248,7 +248,7 @@ func (b backend) Invite(_ context.Context, site string, ttl time.Duration) (stri
 
 // noteState returns the state of the site and for how long it has been so.
 func (s *site) noteState() (control.State, int64) {
-	state := s.judge()
+	state := s.judge(time.Now())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if state != s.state {
@@ -257,20 +257,28 @@ func (s *site) noteState() (control.State, int64) {
 	return s.state, since(s.since)
 }
 
-// judge says how the site is as a whole. A site that has been away for long is no
-// trouble any more: it was switched off for good.
-func (s *site) judge() control.State {
-	const forgotten = 24 * time.Hour
+// judge says how the site is as a whole.
+func (s *site) judge(now time.Time) control.State {
 	if !s.withTAP(func(*tap.Device) {}) {
 		return control.StateDown
 	}
 	if s.safety.found().Cut {
 		return control.StateLoop
 	}
-	up, suspect, known := 0, 0, 0
-	peers := slices.DeleteFunc(s.mesh.Peers(), func(p transport.Status) bool {
-		return (p.State == "down" || p.State == "connecting") && !p.Since.IsZero() && time.Since(p.Since) > forgotten
+	return judgePeers(s.mesh.Peers(), now)
+}
+
+// judgePeers says how the other sites are as a whole. One that has been away for
+// long is no trouble any more: it was switched off for good. An address that nobody
+// answers at is none either once sites are known: it may be an old one of theirs.
+func judgePeers(peers []transport.Status, now time.Time) control.State {
+	const forgotten = 24 * time.Hour
+	met := slices.ContainsFunc(peers, func(p transport.Status) bool { return !p.Unknown })
+	peers = slices.DeleteFunc(peers, func(p transport.Status) bool {
+		return p.Unknown && met ||
+			(p.State == "down" || p.State == "connecting") && !p.Since.IsZero() && now.Sub(p.Since) > forgotten
 	})
+	up, suspect, known := 0, 0, 0
 	for _, p := range peers {
 		switch p.State {
 		case "up", "relayed":

@@ -99,7 +99,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 		return &config.Error{Place: place, Key: "site", Value: cfg.Site,
 			Rule: fmt.Sprintf("this site is a member under the name %q (take the setting out)", member.Site)}
 	}
-	dial, err := targets(dir, cfg.Peers)
+	founder, err := loadMembers(dir)
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	s.hooks = s.newHooks()
 	s.ports = portmap.New(portmap.Config{Port: s.port(), Way: s.wayOut, Changed: func() { s.mesh.Readdress() }, Log: log})
 	s.mesh = transport.New(transport.Config{
-		Member: member, Conn: s.conn, Dial: dial, MTU: dev.MTU(),
+		Member: member, Conn: s.conn, Dial: targets(cfg.Peers), Founder: founder, MTU: dev.MTU(),
 		Features: s.features(dev), Rate: cfg.Rate, Lanes: cfg.Lanes,
 		Listen: s.listenMore,
 		Serve: func(ctx context.Context, p *transport.Peer) error {
@@ -202,20 +202,12 @@ func notify(state string) {
 	_, _ = sd.SdNotify(false, state)
 }
 
-// targets returns whom to dial: each peer given by hand, and the members that
-// were learned when joining, who are all the founder.
-func targets(dir *identity.Dir, peers []string) (dial [][]string, err error) {
+// targets returns whom to dial of those given by hand: each may be another.
+func targets(peers []string) (dial [][]string) {
 	for _, p := range peers {
 		dial = append(dial, []string{p})
 	}
-	learned, err := loadMembers(dir)
-	if err != nil {
-		return nil, err
-	}
-	if len(learned) > 0 {
-		dial = append(dial, learned)
-	}
-	return dial, nil
+	return dial
 }
 
 // openTAP opens the TAP under the address that this site always has.
