@@ -115,6 +115,16 @@ func (a *app) rootCommand() *cobra.Command {
 	flags.StringVar(&a.paths.Socket, "socket", "", "talk to the daemon at `PATH` (default /run/l2bridge/NAME.sock)")
 	flags.BoolVarP(&a.json, "json", "j", false, "answer in JSON")
 
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		for _, flag := range []string{"name", "config", "state-dir", "socket"} {
+			// A script's variable that is not set must not stand for the default network.
+			if f := cmd.Flags().Lookup(flag); f != nil && f.Changed && f.Value.String() == "" {
+				return usagef("--%s is empty: want a word, or leave it out", flag)
+			}
+		}
+		return nil
+	}
+
 	root.AddCommand(
 		a.initCommand(), a.upCommand(), a.inviteCommand(), a.joinCommand(),
 		a.pendingCommand(), a.approveCommand(), a.denyCommand(), a.revokeCommand(), a.leaveCommand(), a.rekeyCommand(), a.caCommand(),
@@ -123,6 +133,17 @@ func (a *app) rootCommand() *cobra.Command {
 	)
 	for _, hidden := range hiddenCommands {
 		root.AddCommand(hidden())
+	}
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Example = "  l2bridge help up\n  l2bridge help fdb add"
+		help.Args = func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err == nil && len(rest) > 0 {
+				err = cmd.ValidateArgs(rest)
+			}
+			return err
+		}
 	}
 	return root
 }
