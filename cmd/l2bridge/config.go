@@ -23,6 +23,7 @@ config file that says the same.`,
 			if err != nil {
 				return err
 			}
+			cfg.Site = a.engine.SiteName(cfg)
 			return a.answer(cfg, func(w io.Writer) { fmt.Fprint(w, cfg.TOML()) })
 		},
 	}

@@ -38,6 +38,8 @@ type engine interface {
 	// Run runs this site until ctx ends, and then returns nil. The error is
 	// ErrNotMember where the site belongs to no network.
 	Run(ctx context.Context, cfg config.Config, log *slog.Logger) error
+	// SiteName returns the name under which the site runs, or would run.
+	SiteName(cfg config.Config) string
 	// Leave takes away what makes this site a member. No daemon may run, and nobody
 	// is told.
 	Leave(stateDir string) (control.Left, error)
@@ -74,6 +76,8 @@ func (daemonEngine) Ask(ctx context.Context, cfg config.Config, timeout time.Dur
 func (daemonEngine) Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	return daemon.Run(ctx, cfg, log)
 }
+
+func (daemonEngine) SiteName(cfg config.Config) string { return daemon.SiteName(cfg) }
 
 func (daemonEngine) Leave(stateDir string) (control.Left, error) { return daemon.Leave(stateDir) }
 

@@ -38,6 +38,26 @@ func membership(dir *identity.Dir, cfg config.Config) (*identity.Member, error) 
 	return dir.LoadFiles(identity.Files{CA: cfg.CAFile, Cert: cfg.CertFile, Key: cfg.KeyFile, CRL: cfg.CRLFile})
 }
 
+// SiteName returns the name under which cfg's site runs, or would run: the one that
+// was given, else that of its membership. Where there is none, or it cannot be read,
+// it is the host's.
+func SiteName(cfg config.Config) string {
+	if _, given := cfg.Places["site"]; given {
+		return cfg.Site
+	}
+	var member *identity.Member
+	var err error
+	if cfg.CAFile == "" {
+		member, err = identity.ReadMember(cfg.StateDir)
+	} else {
+		member, err = membership(new(identity.Dir), cfg)
+	}
+	if err != nil {
+		return cfg.Site
+	}
+	return member.Site
+}
+
 // followFiles takes files that have changed, until ctx ends, and ends sessions whose
 // certificate has.
 func (s *site) followFiles(ctx context.Context) {

@@ -337,6 +337,22 @@ func parseAuthority(data []byte) (*authority, *x509.Certificate, ed25519.Private
 	return a, ca, key, nil
 }
 
+// ReadMember returns who the site of a state directory is, without its lock, so that
+// it can be asked while a daemon runs. The error is ErrNotEnrolled where there is none.
+func ReadMember(path string) (*Member, error) {
+	disk, err := peekDisk(path)
+	if err != nil {
+		return nil, err
+	}
+	defer disk.dir.Close()
+	d := &Dir{path: disk.path, files: disk}
+	st, err := d.readStateLocked()
+	if err != nil {
+		return nil, err
+	}
+	return d.memberLocked(st)
+}
+
 // peekDisk opens the directory path to be read, without its lock.
 func peekDisk(path string) (*disk, error) {
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
