@@ -172,7 +172,7 @@ func TestPeerWithoutSuperframes(t *testing.T) {
 			if rise["socket_full"] > 0 {
 				continue // this machine was too busy to read
 			}
-		case "socket_full":
+		case "socket_full", "unproven": // no frames
 			continue
 		}
 		t.Errorf("%d frames dropped: %s", n, reason)

@@ -285,6 +285,9 @@ func TestMACFlood(t *testing.T) {
 		if from == "LAN" {
 			bounded(from) // to list so many takes memory of its own
 		}
+		if d, err := s.A.Drops(); err == nil {
+			t.Logf("from %s: drops of site a: %v", from, d)
+		}
 		strays, seen := 0, 0
 		for f := range arrivals(t, wire, time.Now().Add(300*time.Millisecond)) {
 			seen++

@@ -177,7 +177,7 @@ func halfOpen(ctx context.Context, s *session) {
 	const most = 100
 	var open []*quic.Conn
 	for ctx.Err() == nil {
-		conn, err := s.dial(ctx)
+		conn, err := s.dial(ctx, s.socket)
 		if err != nil {
 			pause(ctx, 50*time.Millisecond)
 			continue

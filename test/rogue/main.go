@@ -18,8 +18,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
 	"github.com/l2bridge/l2bridge/test/wirepeer"
 	"github.com/l2bridge/l2bridge/transport/identity"
 )
@@ -34,7 +32,7 @@ func main() {
 // rogue is a member that attacks another.
 type rogue struct {
 	member  *identity.Member
-	tr      *quic.Transport
+	socket  *socket
 	victim  *net.UDPAddr
 	station net.HardwareAddr // of the victim's LAN
 	third   wirepeer.Member  // has a session with the victim
@@ -95,13 +93,11 @@ func run(args []string) error {
 			r.noise = append(r.noise, d)
 		}
 	}
-	conn, err := net.ListenUDP("udp", nil)
-	if err != nil {
+	os.Setenv("QUIC_GO_DISABLE_ECN", "true") // it is not to be told to go slower
+	if r.socket, err = listen(); err != nil {
 		return err
 	}
-	defer conn.Close()
-	r.tr = &quic.Transport{Conn: conn, ConnectionIDLength: 17}
-	defer r.tr.Close()
+	defer r.socket.close()
 	ctx, cancel := context.WithTimeout(context.Background(), *lasts)
 	defer cancel()
 	fmt.Println("begins")

@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ type session struct {
 	control *quic.Conn
 	stream  *quic.Stream
 	data    []*quic.Conn
+	sockets []*socket // of data lanes, each its own: receive credit is kept by address
 	beside  sync.WaitGroup
 }
 
@@ -31,11 +33,17 @@ const greeting = 3 * time.Second
 func (r *rogue) begin(ctx context.Context) (*session, error) {
 	s := &session{rogue: r, number: r.rng.Uint64()}
 	var err error
-	if s.control, s.stream, err = s.lane(ctx, 0); err != nil {
+	if s.control, s.stream, err = s.lane(ctx, r.socket, 0); err != nil {
 		return nil, err
 	}
 	for number := 1; number <= r.lanes; number++ {
-		conn, _, err := s.lane(ctx, byte(number))
+		own, err := listen()
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+		s.sockets = append(s.sockets, own)
+		conn, _, err := s.lane(ctx, own, byte(number))
 		if err != nil {
 			s.close()
 			return nil, err
@@ -47,10 +55,10 @@ func (r *rogue) begin(ctx context.Context) (*session, error) {
 }
 
 // lane dials a lane, and waits for the answer to its HELLO.
-func (s *session) lane(ctx context.Context, number byte) (*quic.Conn, *quic.Stream, error) {
+func (s *session) lane(ctx context.Context, from *socket, number byte) (*quic.Conn, *quic.Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, greeting)
 	defer cancel()
-	conn, err := s.dial(ctx)
+	conn, err := s.dial(ctx, from)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -78,8 +86,8 @@ func (s *session) lane(ctx context.Context, number byte) (*quic.Conn, *quic.Stre
 	return conn, stream, nil
 }
 
-func (r *rogue) dial(ctx context.Context) (*quic.Conn, error) {
-	return r.tr.Dial(ctx, r.victim, r.member.TLSConfig("l2bridge/1"), &quic.Config{
+func (r *rogue) dial(ctx context.Context, from *socket) (*quic.Conn, error) {
+	return from.tr.Dial(ctx, r.victim, r.member.TLSConfig("l2bridge/1"), &quic.Config{
 		EnableDatagrams: true, InitialPacketSize: 1200, MaxIdleTimeout: 10 * time.Second,
 		InitialStreamReceiveWindow: 1 << 10, MaxStreamReceiveWindow: 1 << 10, // what is not read waits there
 	})
@@ -120,30 +128,56 @@ func (s *session) attack(ctx context.Context) (sent int, why error) {
 			s.beside.Go(func() { f(ctx, s) })
 		}
 	}
+	// A lane takes the next one as soon as its window lets it: none waits for another.
+	out, failed := make(chan []byte), make(chan error, len(s.data))
+	for _, lane := range s.data {
+		s.beside.Go(func() { failed <- send(ctx, lane, out) })
+	}
 	const step = 5 * time.Millisecond
 	tick := time.NewTicker(step)
 	defer tick.Stop()
-	began := time.Now()
+	began, due := time.Now(), 0
+	var next []byte
 	for {
+		to := out
+		if next == nil && sent < due {
+			s.count++
+			next = makers[s.count%len(makers)](s.rogue)
+		}
+		if next == nil {
+			to = nil
+		}
 		select {
+		case to <- next:
+			next, sent = nil, sent+1
+		case err := <-failed:
+			return sent, err
 		case <-ctx.Done():
 			return sent, nil
 		case <-s.control.Context().Done():
 			return sent, context.Cause(s.control.Context())
 		case <-tick.C:
-		}
-		due := int(time.Since(began).Seconds() * float64(s.rate))
-		for ; len(makers) > 0 && sent < due; sent++ {
-			s.count++
-			d := makers[s.count%len(makers)](s.rogue)
-			lane := s.data[s.count%len(s.data)]
-			if err := lane.SendDatagram(d); err != nil {
-				if lane.Context().Err() == nil {
-					return sent, fmt.Errorf("datagram of %d bytes: %w", len(d), err)
-				}
-				<-s.control.Context().Done()
-				return sent, context.Cause(s.control.Context())
+			if len(makers) > 0 {
+				due = int(time.Since(began).Seconds() * float64(s.rate))
 			}
+		}
+	}
+}
+
+// send sends datagrams on a lane until that or ctx ends.
+func send(ctx context.Context, lane *quic.Conn, datagrams <-chan []byte) error {
+	for {
+		select {
+		case d := <-datagrams:
+			err := lane.SendDatagram(d)
+			if lane.Context().Err() != nil {
+				return context.Cause(lane.Context())
+			}
+			if err != nil {
+				return fmt.Errorf("datagram of %d bytes: %w", len(d), err)
+			}
+		case <-ctx.Done():
+			return nil
 		}
 	}
 }
@@ -154,4 +188,26 @@ func (s *session) close() {
 		conn.CloseWithError(0, "")
 	}
 	s.beside.Wait()
+	for _, own := range s.sockets {
+		own.close()
+	}
+}
+
+// socket is a UDP socket with QUIC on it.
+type socket struct {
+	conn *net.UDPConn
+	tr   *quic.Transport
+}
+
+func listen() (*socket, error) {
+	conn, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		return nil, err
+	}
+	return &socket{conn, &quic.Transport{Conn: conn, ConnectionIDLength: 17}}, nil
+}
+
+func (s *socket) close() {
+	s.tr.Close()
+	s.conn.Close()
 }
