@@ -353,7 +353,7 @@ func (p *Peer) dialling(a netip.AddrPort) {
 	}
 	m.mu.Unlock()
 	if news {
-		m.refreshOuter()
+		m.addOuter(a)
 	}
 }
 

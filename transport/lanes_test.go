@@ -4,6 +4,9 @@ package transport_test
 
 import (
 	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -113,5 +116,50 @@ func TestLanesFixed(t *testing.T) {
 		exchange(t, home, office, 10)
 		home.stop()
 		office.stop()
+	})
+}
+
+// Where packets go, and by which ports, is told when that has changed and else never:
+// whoever is told makes a table of it.
+func TestOuterWhenChanged(t *testing.T) {
+	t.Parallel()
+	ms := members(t, "home", "office", "cabin")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		var mu sync.Mutex
+		var told, next int
+		var from []uint16
+		home := w.run(t, ms[0], homeAddr, []string{officePort, "192.0.2.3:4433"}, func(c *transport.Config) {
+			c.Lanes = 3
+			c.Listen = func() (net.PacketConn, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				next++
+				return w.listen(fmt.Sprintf("%s:%d", homeAddr, 5000+next)), nil
+			}
+			c.Outer = func(ports []uint16, _ []netip.AddrPort) {
+				mu.Lock()
+				defer mu.Unlock()
+				told, from = told+1, ports
+			}
+		})
+		office := w.run(t, ms[1], officeAddr, nil)
+		cabin := w.run(t, ms[2], "192.0.2.3", nil)
+		until(t, "three lanes to each", 20*time.Second, func() bool {
+			return office.state("home").Lanes == 3 && cabin.state("home").Lanes == 3
+		})
+		time.Sleep(time.Minute)
+		mu.Lock()
+		before := told
+		mu.Unlock()
+		time.Sleep(time.Minute)
+		mu.Lock()
+		if len(from) != 4 || told != before {
+			t.Errorf("told %d times in a minute in which nothing changed, in the end of ports %v", told-before, from)
+		}
+		mu.Unlock()
+		home.stop()
+		office.stop()
+		cabin.stop()
 	})
 }

@@ -10,10 +10,11 @@ import (
 	"time"
 )
 
-// outer is the list of addresses that our packets go to, as it was told last.
+// outer is the list of addresses that our packets go to, as it was told last, and of
+// the ports that they come from, both in order.
 type outer struct {
-	mu   sync.Mutex // held while it is told
-	told []netip.AddrPort
+	mu   sync.Mutex       // held while it is told
+	told []netip.AddrPort // replaced, never changed
 	from []uint16
 }
 
@@ -42,14 +43,32 @@ func (m *Mesh) refreshOuter() {
 	m.outer.mu.Lock()
 	defer m.outer.mu.Unlock()
 	ports, all := m.addresses()
+	slices.Sort(ports)
+	slices.SortFunc(all, netip.AddrPort.Compare)
+	all = slices.Compact(all)
 	if !slices.Equal(all, m.outer.told) || !slices.Equal(ports, m.outer.from) {
 		m.outer.told, m.outer.from = all, ports
 		m.cfg.Outer(ports, all)
 	}
 }
 
-// addresses returns where our packets go, or may go, at present, and the ports
-// of lanes' own sockets that they come from.
+// addOuter adds an address to the list that is a candidate as of now. To make the
+// list anew for each takes too long where many members are dialled.
+func (m *Mesh) addOuter(a netip.AddrPort) {
+	if m.cfg.Outer == nil {
+		return
+	}
+	o := &m.outer
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if i, found := slices.BinarySearchFunc(o.told, a, netip.AddrPort.Compare); !found {
+		o.told = slices.Insert(slices.Clip(o.told), i, a)
+		m.cfg.Outer(o.from, o.told)
+	}
+}
+
+// addresses returns where our packets go, or may go, at present, and the ports of
+// lanes' own sockets that they come from.
 func (m *Mesh) addresses() (ports []uint16, all []netip.AddrPort) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -68,6 +87,5 @@ func (m *Mesh) addresses() (ports []uint16, all []netip.AddrPort) {
 	for _, s := range m.seeds {
 		all = append(all, s.candidates...)
 	}
-	slices.SortFunc(all, netip.AddrPort.Compare)
-	return ports, slices.Compact(all)
+	return ports, all
 }
