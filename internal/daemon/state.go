@@ -3,6 +3,8 @@
 package daemon
 
 import (
+	"cmp"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -62,9 +64,23 @@ func (s *site) keepLearned(announcements [][]byte) {
 		return
 	}
 	s.forgetMembers(s.mesh.Gone())
-	if err := writeJSON(s.dir, learnedFile, announcements); err != nil {
+	if err := writeJSON(s.dir, learnedFile, fitting(announcements)); err != nil {
 		s.log.Warn("members learned are not stored", "error", err)
 	}
+}
+
+// fitting leaves out the longest announcements of more than a file may hold that is to
+// be read again. Those of honest members are short.
+func fitting(announcements [][]byte) [][]byte {
+	const around = len("\t\"\",\n") // in JSON, which has bytes in base64
+	all := slices.SortedStableFunc(slices.Values(announcements), func(a, b []byte) int { return cmp.Compare(len(a), len(b)) })
+	room := identity.MaxFile - len("[\n]\n")
+	for i, a := range all {
+		if room -= base64.StdEncoding.EncodedLen(len(a)) + around; room < 0 {
+			return all[:i]
+		}
+	}
+	return all
 }
 
 // forgetMembers has the addresses that were learned when joining dialled no more

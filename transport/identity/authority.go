@@ -35,7 +35,7 @@ const (
 	authoritySchema = 1
 
 	// MaxAuthority is the longest exported authority, in bytes.
-	MaxAuthority = 2*maxFile + 1<<20
+	MaxAuthority = 2*MaxFile + 1<<20
 )
 
 // Export is a founder's authority over its network, to be kept in a safe place

@@ -22,7 +22,7 @@ import (
 // one; tests put in its place one that fails, or forgets what was not synced,
 // at a chosen step.
 type files interface {
-	// read returns a file's content, at most maxFile bytes. The error is
+	// read returns a file's content, at most MaxFile bytes. The error is
 	// fs.ErrNotExist when there is none of that name.
 	read(name string) ([]byte, error)
 	// create makes an empty file that only its owner may read. What a crash
@@ -41,8 +41,8 @@ type file interface {
 	Sync() error
 }
 
-// maxFile bounds what is read of a state file: a full ledger has 1.5 MB.
-const maxFile = 4 << 20
+// MaxFile bounds what is read of a state file, in bytes: a full ledger has 1.5 MB.
+const MaxFile = 4 << 20
 
 // newSuffix marks a file that replace has not finished.
 const newSuffix = ".new"
@@ -243,12 +243,12 @@ func (d *disk) read(name string) ([]byte, error) {
 	if st.Mode&0o077 != 0 {
 		return nil, fmt.Errorf("%s has mode %04o: others may read or change what must be secret (chmod 600 %s)", path, st.Mode&0o7777, path)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	data, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%s has more than %d bytes: it is not what was written (restore it from a backup)", path, maxFile)
+	if len(data) > MaxFile {
+		return nil, fmt.Errorf("%s has more than %d bytes: it is not what was written (restore it from a backup)", path, MaxFile)
 	}
 	return data, nil
 }

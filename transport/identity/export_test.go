@@ -21,7 +21,6 @@ import (
 const (
 	MaxTokens     = maxTokens
 	MaxReplyAddrs = maxReplyAddrs
-	MaxFile       = maxFile
 )
 
 // Pair is a connection after its handshake, seen from both ends.

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"bytes"
+	"log/slog"
+	"testing"
+
+	"github.com/l2bridge/l2bridge/transport"
+	"github.com/l2bridge/l2bridge/transport/identity"
+)
+
+// However much members say of themselves, what is stored of it is read again, and
+// keeps nobody from backing the CA key up. What is short stays.
+func TestLearnedFits(t *testing.T) {
+	dir, err := identity.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	m, err := dir.Found("home")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	s := &site{dir: dir, log: log, mesh: transport.New(transport.Config{Member: m, Log: log})}
+	var all [][]byte
+	const short = 10
+	for i := range transport.MaxPeers - 1 {
+		n := 8 << 10
+		if i%100 == 99 {
+			n = 900
+		}
+		all = append(all, bytes.Repeat([]byte{byte(i)}, n))
+	}
+	s.keepLearned(all)
+	kept := s.loadLearned()
+	if len(kept) < 300 {
+		t.Fatalf("%d announcements are read again", len(kept))
+	}
+	for i, a := range kept[:short] {
+		if len(a) != 900 {
+			t.Errorf("announcement %d has %d bytes: the short ones did not stay", i, len(a))
+		}
+	}
+	s.keepLearned(all[:5])
+	if kept := s.loadLearned(); len(kept) != 5 {
+		t.Errorf("%d of 5 announcements are read again", len(kept))
+	}
+	s.keepLearned(all)
+	if _, err := ReadCA(dir.Path()); err != nil {
+		t.Error(err)
+	}
+}
