@@ -190,15 +190,9 @@ func (b backend) FlushStations(port string) (int, error) {
 
 // Drops implements control.Backend.
 func (b backend) Drops() []control.Drop {
-	all := []control.Drop{}
-	add := func(reason, port string, count uint64) {
-		i := slices.IndexFunc(all, func(d control.Drop) bool { return d.Reason == reason && d.Port == port })
-		if i < 0 {
-			all = append(all, control.Drop{Reason: reason, Port: port, Count: count})
-		} else {
-			all[i].Count += count // the switch and the port may share a reason
-		}
-	}
+	type counter struct{ reason, port string }
+	sums := make(map[counter]uint64) // the switch and the port may share a reason
+	add := func(reason, port string, count uint64) { sums[counter{reason, port}] += count }
 	for _, d := range b.s.sw.Drops() {
 		add(d.Reason, d.Port, d.Count)
 	}
@@ -208,16 +202,13 @@ func (b backend) Drops() []control.Drop {
 	for _, d := range b.s.tapDrops() {
 		add(d.Reason, control.LocalPort, d.Count)
 	}
-	st := b.s.conn.Stats()
-	for reason, count := range map[string]uint64{
-		"socket_full":  st.RxKernelDrops,
-		"oversize":     st.RxOversize,
-		"stranger":     st.RxStrange,
-		"answer_limit": st.TxAnswersDropped,
-		"unproven":     st.TxUnproven,
-	} {
-		if count > 0 {
-			add(reason, "", count)
+	for reason, count := range b.s.socketDrops() {
+		add(reason, "", count)
+	}
+	all := []control.Drop{}
+	for c, n := range sums {
+		if n > 0 {
+			all = append(all, control.Drop{Reason: c.reason, Port: c.port, Count: n})
 		}
 	}
 	slices.SortFunc(all, func(a, b control.Drop) int {

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -143,14 +142,4 @@ func listen(cfg config.Config) (*udpconn.Conn, error) {
 		return nil, fmt.Errorf("%w (run as root, or choose a port from 1024 on with --listen)", err)
 	}
 	return conn, err
-}
-
-// listenMore opens a socket for one more lane, on any port of the address that
-// the site listens on.
-func (s *site) listenMore() (net.PacketConn, error) {
-	conn, err := udpconn.Listen(netip.AddrPortFrom(s.cfg.Listen.Addr(), 0), udpconn.Options{})
-	if err != nil {
-		return nil, err // not a nil *Conn in an interface
-	}
-	return conn, nil
 }

@@ -51,6 +51,7 @@ type site struct {
 	stop    context.CancelCauseFunc         // ends Run
 	left    atomic.Bool                     // this site has left its network
 	conn    *udpconn.Conn
+	sockets sockets // beside it
 	table   *fdb.Table
 	sw      *bridge.Switch
 	outer   guard.Outer

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -33,6 +34,7 @@ type Conn struct {
 	flows flows
 	rx    *receiver
 	gate  atomic.Pointer[Gate] // nil: all is handed up
+	end   func()               // tells Options.Closed, once
 	send  func(b, oob []byte, to netip.AddrPort) (n, oobn int, err error)
 
 	gro, gso bool
@@ -112,6 +114,11 @@ func newConn(udp *net.UDPConn, opts Options) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{socket: udp}
+	c.end = sync.OnceFunc(func() {
+		if opts.Closed != nil {
+			opts.Closed(c.Stats())
+		}
+	})
 	err = raw.Control(func(fd uintptr) {
 		s := int(fd)
 		setBuffers(s, opts.bufferBytes())
@@ -147,6 +154,12 @@ func setBuffers(fd, bytes int) {
 // Guard has a gate look at each packet before it is handed up. It is called before
 // anybody reads, and again only when that one reads no more.
 func (c *Conn) Guard(g *Gate) { c.gate.Store(g) }
+
+// Close closes the socket, and ends a blocked read.
+func (c *Conn) Close() error {
+	c.end()
+	return c.socket.Close()
+}
 
 // Flow registers the receiving side of conn for receive credit on this
 // socket; see [Flow]. It ends with [Flow.Close], and its Receive returns

@@ -19,6 +19,9 @@ type Options struct {
 	// means 4 MiB, which the kernel doubles for its own overhead: quic-go
 	// warns below 7 MiB of the doubled figure.
 	BufferBytes int
+
+	// Closed, unless nil, is told by Close what there is to tell in the end.
+	Closed func(Stats)
 }
 
 // DefaultBufferBytes is what [Options] asks for when nothing is said.
