@@ -260,6 +260,28 @@ func TestLicenceLine(t *testing.T) {
 	}
 }
 
+// Anybody may set a machine's clock, by years. So what lasts is counted by differences
+// of time.Now, which the clock does not touch, and few places ask for the date.
+func TestFewAskForTheDate(t *testing.T) {
+	dates := map[string]bool{
+		"cmd/l2bridge/monitor.go":         true, // for people
+		"internal/event/bus.go":           true, // for people
+		"transport/identity/cert.go":      true, // dates that are the same for all
+		"transport/identity/token.go":     true, // by the founder's clock, see TestClockJumps
+		"transport/mesh.go":               true, // where versions begin, see TestClockSetBack
+		"transport/udpconn/read_linux.go": true, // the kernel's stamps, see TestClockIsSet
+	}
+	asks := regexp.MustCompile(`\.Unix(Milli|Micro|Nano)?\(\)|time\.(Unix|UnixMilli|Date|Parse)\(`)
+	inPast := regexp.MustCompile(`Deadline\(time\.Unix\(1, 0\)\)`) // ends a wait at once
+	for path, text := range tree(t, func(path string) bool { return isSource(path) && !strings.HasPrefix(path, "test/") }) {
+		for i, line := range strings.Split(text, "\n") {
+			if asks.MatchString(line) && !inPast.MatchString(line) && !dates[path] {
+				t.Errorf("%s:%d asks for the date: %s", path, i+1, strings.TrimSpace(line))
+			}
+		}
+	}
+}
+
 // Every package says what it is.
 func TestPackageComments(t *testing.T) {
 	t.Parallel()

@@ -220,7 +220,7 @@ func (m *Member) judge(l *ledger, t *invited, site string, key crypto.PublicKey)
 	if t.UsedBy != nil && *t.UsedBy != id {
 		return nil, ErrTokenUsed
 	}
-	if t.UsedBy == nil && t.ended(time.Now()) {
+	if t.UsedBy == nil && t.ended(clock()) {
 		return nil, ErrTokenEnded.because("token has ended at %s by the founder's clock (ask for a new one: l2bridge invite)", t.End.Format(time.RFC3339))
 	}
 	if err := ValidSite(site); err != nil {

@@ -23,6 +23,35 @@ const (
 	MaxReplyAddrs = maxReplyAddrs
 )
 
+// SetClock has the clock be another until what is returned is called, or the test ends.
+func SetClock(t *testing.T, to func() time.Time) (right func()) {
+	before := clock
+	clock = to
+	right = func() { clock = before }
+	t.Cleanup(right)
+	return right
+}
+
+// RenewOften changes m's key until the founder holds that it has done so often.
+func RenewOften(t *testing.T, m, founder *Member) *Member {
+	t.Helper()
+	for range freeRenewals {
+		m = RenewOnce(t, m, founder)
+	}
+	if _, err := askRenewal(m, founder, m.Site); !errors.Is(err, ErrUnavailable) {
+		t.Fatalf("too often: %v, want ErrUnavailable", err)
+	}
+	return m
+}
+
+// RenewOnce changes m's key, and has the founder meet it.
+func RenewOnce(t *testing.T, m, founder *Member) *Member {
+	t.Helper()
+	m = mustRenew(t, m, founder, m.Site)
+	mustMeet(t, founder, m)
+	return m
+}
+
 // Pair is a connection after its handshake, seen from both ends.
 type Pair struct {
 	Client, Server       tls.ConnectionState

@@ -75,7 +75,7 @@ func (m *Member) Dated() error {
 	if m.own == nil {
 		return nil
 	}
-	return dated(m.own.now.Load().leaf.Leaf, time.Now())
+	return dated(m.own.now.Load().leaf.Leaf, clock())
 }
 
 // Reload looks at the files, and reports whether others have come into force. A
@@ -156,7 +156,7 @@ func readPapers(f Files) (*papers, error) {
 		}
 	}
 	// Out of date it may be for now, but not another's.
-	_, err := p.judge(p.chain(), time.Now())
+	_, err := p.judge(p.chain(), clock())
 	if err != nil && !errors.Is(err, ErrOutOfDate) && !errors.Is(err, ErrRevoked) {
 		return nil, fmt.Errorf("certificate file %s: %w", f.Cert, err)
 	}

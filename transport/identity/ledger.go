@@ -102,7 +102,7 @@ func (m *Member) Invite(site string, ttl time.Duration, addrs []string) (Token, 
 	if err := m.validGuest(site); err != nil {
 		return Token{}, fmt.Errorf("invite: %w", err)
 	}
-	now := time.Now()
+	now := clock()
 	// To the second, as it is in the token, and not to less than was asked.
 	end := now.Add(ttl + time.Second - 1).Truncate(time.Second).UTC()
 	t := Token{Network: m.Network, CA: m.caID, End: end, Site: site}
@@ -246,7 +246,7 @@ func (l *ledger) enter(site string, id ID, cert *x509.Certificate) {
 		Site:   site,
 		ID:     id,
 		Serial: cert.SerialNumber.Text(16),
-		When:   time.Now().UTC().Truncate(time.Second),
+		When:   clock().UTC().Truncate(time.Second),
 		Cert:   cert.Raw,
 	})
 }

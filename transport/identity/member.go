@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"time"
 )
 
 var (
@@ -191,7 +190,7 @@ func (m *Member) certified(chain []*x509.Certificate) (claim, error) {
 	if m.own == nil {
 		return verifyLeaf(m.CA, chain[0])
 	}
-	return m.own.now.Load().judge(chain, time.Now())
+	return m.own.now.Load().judge(chain, clock())
 }
 
 // leaf returns this site's certificate and key as they are at present.

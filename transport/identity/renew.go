@@ -187,7 +187,7 @@ func (m *Member) mayRenew(e *issued) error {
 		return ErrUnavailable.because("site %q has asked for %d keys and was not met with one (see whether it stores them)", e.Site, maxFormer)
 	}
 	// A clock that was set back holds nobody up for longer than that.
-	if since := time.Since(e.When); e.Renewals >= freeRenewals && since >= 0 && since < renewEvery {
+	if since := clock().Sub(e.When); e.Renewals >= freeRenewals && since >= 0 && since < renewEvery {
 		return ErrUnavailable.because("site %q has changed its key often (once more in %v)", e.Site, (renewEvery - since).Round(time.Minute))
 	}
 	if len(m.Revocations().Keys) >= MaxRevocations/2 {

@@ -23,6 +23,11 @@ func (t *flows) Open(ctx context.Context, conn Datagrams, beside ...Datagrams) *
 func (t *flows) Of(addr netip.AddrPort) *Flow { return t.of(addr) }
 func (t *flows) HoldTimeouts() uint64         { return t.timeouts.Load() }
 
+// WaitedTooLong tells whether a packet is to be marked.
+func (f *Flow) WaitedTooLong(now time.Time, waited time.Duration) bool {
+	return f.waitedTooLong(now, waited)
+}
+
 // HandUp does what ReadBatch does before it hands up one packet.
 func (f *Flow) HandUp() {
 	for f.room(time.Now()) == 0 {

@@ -308,3 +308,22 @@ func TestFlowIsFoundByAddress(t *testing.T) {
 		t.Error("still found after Close")
 	}
 }
+
+// The kernel stamps packets by the clock that somebody may set: what was in the socket
+// then passes for one that has waited for years, or that comes from the future. That is
+// over with the next one, and no congestion.
+func TestClockIsSet(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var flows udpconn.Flows
+		f := flows.Open(t.Context(), newFakeConn(peer))
+		defer f.Close()
+		const years = 30 * 365 * 24 * time.Hour
+		for _, waited := range []time.Duration{years, 10 * time.Microsecond, -years, years, -years, 10 * time.Microsecond} {
+			if f.WaitedTooLong(time.Now(), waited) {
+				t.Errorf("a packet that waited for %v is marked", waited)
+			}
+			time.Sleep(time.Second)
+		}
+	})
+}
