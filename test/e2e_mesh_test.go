@@ -233,6 +233,40 @@ func TestBehindNATs(t *testing.T) {
 	}
 }
 
+// Two sites with IPv6 alone, behind firewalls that let in only what answers, as those of
+// home routers do, reach each other directly: each one's packets open its own firewall.
+func TestBehindIPv6Firewalls(t *testing.T) {
+	t.Parallel()
+	s := lab.Around(t, 3, lab.Options{})
+	a, b, c := s.All[0], s.All[1], s.All[2]
+	var firewalls []*lab.Filter
+	for _, site := range s.All {
+		site.Gateway.DelAddr(lab.WANLink, site.Addr4+"/24")
+		if site != a {
+			firewalls = append(firewalls, site.Gateway.Filter("input", "drop", fmt.Sprintf("iifname %q meta l4proto udp ct state new", lab.WANLink)))
+		}
+	}
+	lab.LinkAll(s.All, func(site *lab.Site) []string {
+		if site == a {
+			return bare("--advertise", "["+site.Addr6+"]:4433")
+		}
+		return bare()
+	})
+	for _, way := range []struct{ site, other *lab.Site }{{b, c}, {c, b}} {
+		p := waitWay(t, way.site, way.other.Name, "up", meshWait+punchWait)
+		if want := "[" + way.other.Addr6 + "]:4433"; p.Addr != want || p.Via != "" {
+			t.Errorf("site %s has %s at %q via %q, want %q", way.site.Name, p.Site, p.Addr, p.Via, want)
+		}
+	}
+	hits := 0
+	for _, firewall := range firewalls {
+		hits += firewall.Hits()
+	}
+	if hits == 0 {
+		t.Error("no firewall has kept anything out: they were not tried")
+	}
+}
+
 // From a relay to a direct way and back, under load in both directions: no frame
 // comes twice, and few are lost.
 func TestWaysChange(t *testing.T) {
