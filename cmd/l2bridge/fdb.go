@@ -34,10 +34,11 @@ or a site; VLAN 0 is untagged.`,
 
 func (a *app) fdbShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "show [MAC] [port SITE] [vlan V]",
+		Use:   "show [MAC] [port SITE] [vlan V] [static|dynamic]",
 		Short: "Show the entries, all or those that match",
 		Example: `  l2bridge fdb show
-  l2bridge fdb show port office vlan 20`,
+  l2bridge fdb show port office vlan 20
+  l2bridge fdb show static`,
 	}
 	return a.filtered(cmd, func(filter) bool { return true },
 		func(ctx context.Context, client *control.Client, f filter) error {
@@ -56,7 +57,7 @@ func (a *app) fdbGetCommand() *cobra.Command {
 		Example: `  l2bridge fdb get 52:54:00:12:34:56
   l2bridge fdb get 52:54:00:12:34:56 vlan 20`,
 	}
-	return a.filtered(cmd, func(f filter) bool { return f.mac != nil && f.port == "" },
+	return a.filtered(cmd, func(f filter) bool { return f.mac != nil && f.port == "" && f.kind == "" },
 		func(ctx context.Context, client *control.Client, f filter) error {
 			stations, err := matching(ctx, client, f)
 			if err != nil {
@@ -82,9 +83,16 @@ func (a *app) fdbAddCommand() *cobra.Command {
 		Example: `  l2bridge fdb add 52:54:00:12:34:56 office
   l2bridge fdb add 52:54:00:12:34:56 local vlan 20`,
 	}
-	a.filtered(cmd, func(f filter) bool { return f.mac != nil && f.port != "" },
+	a.filtered(cmd, func(f filter) bool { return f.mac != nil && f.port != "" && f.kind == "" },
 		func(ctx context.Context, client *control.Client, f filter) error {
-			return client.AddStation(ctx, f.mac, f.vlan, f.port)
+			if err := client.AddStation(ctx, f.mac, f.vlan, f.port); err != nil {
+				return err
+			}
+			peers, err := client.Peers(ctx)
+			if err == nil && f.port != control.LocalPort && !slices.ContainsFunc(peers, func(p control.Peer) bool { return p.Site == f.port }) {
+				fmt.Fprintf(a.stderr, "no site %s is known yet (l2bridge peers shows those that are): the entry leads nowhere until there is one\n", f.port)
+			}
+			return nil
 		})
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -103,7 +111,7 @@ func (a *app) fdbDelCommand() *cobra.Command {
 		Example: `  l2bridge fdb del 52:54:00:12:34:56
   l2bridge fdb del 52:54:00:12:34:56 vlan 20`,
 	}
-	return a.filtered(cmd, func(f filter) bool { return f.mac != nil && f.port == "" },
+	return a.filtered(cmd, func(f filter) bool { return f.mac != nil && f.port == "" && f.kind == "" },
 		func(ctx context.Context, client *control.Client, f filter) error {
 			return client.DelStation(ctx, f.mac, f.vlan)
 		})
@@ -116,7 +124,7 @@ func (a *app) fdbFlushCommand() *cobra.Command {
 		Example: `  l2bridge fdb flush
   l2bridge fdb flush port office`,
 	}
-	return a.filtered(cmd, func(f filter) bool { return f.mac == nil && !f.hasVLAN },
+	return a.filtered(cmd, func(f filter) bool { return f.mac == nil && !f.hasVLAN && f.kind == "" },
 		func(ctx context.Context, client *control.Client, f filter) error {
 			n, err := client.FlushStations(ctx, f.port)
 			if err != nil {
@@ -154,16 +162,21 @@ type filter struct {
 	port    string
 	vlan    uint16 // 0, untagged, unless hasVLAN
 	hasVLAN bool
+	kind    string // static or dynamic
 }
 
-// parseFilter reads MAC, port SITE and vlan V, in any order and each once.
-// dev is for fingers that know "bridge fdb".
+// parseFilter reads MAC, port SITE, vlan V and static or dynamic, in any order and
+// each once. dev and brport are for fingers that know "bridge fdb".
 func parseFilter(words []string) (filter, error) {
 	var f filter
 	for len(words) > 0 {
 		word := words[0]
 		words = words[1:]
-		isPort, isVLAN := word == "port" || word == "dev", word == "vlan"
+		if (word == "static" || word == "dynamic") && f.kind == "" {
+			f.kind = word
+			continue
+		}
+		isPort, isVLAN := word == "port" || word == "dev" || word == "brport", word == "vlan"
 		if isPort && f.port != "" || isVLAN && f.hasVLAN || !isPort && !isVLAN && f.mac != nil {
 			return f, usagef("unexpected argument %.64q: each of MAC, port and vlan may stand once", word)
 		}
@@ -199,7 +212,8 @@ func parseFilter(words []string) (filter, error) {
 func (f filter) matches(s control.Station) bool {
 	return (f.mac == nil || f.mac.String() == s.MAC) &&
 		(f.port == "" || f.port == s.Port) &&
-		(!f.hasVLAN || f.vlan == s.VLAN)
+		(!f.hasVLAN || f.vlan == s.VLAN) &&
+		(f.kind == "" || f.kind == "static" == s.Static)
 }
 
 // matching returns the entries that f matches, by VLAN and MAC.
