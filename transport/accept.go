@@ -57,7 +57,7 @@ func (m *Mesh) serverTLS() *tls.Config {
 			return enrol, nil
 		}
 		if slices.Contains(hello.SupportedProtos, identity.AskALPN) {
-			return m.askedTLS()
+			return m.askedTLS(hello.Context())
 		}
 		if m.cfg.Member.Founder() && slices.Contains(hello.SupportedProtos, identity.RenewALPN) {
 			return renew, nil

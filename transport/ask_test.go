@@ -644,7 +644,7 @@ func TestAskHostile(t *testing.T) {
 						tt.say(t, s)
 					}
 				}
-				if len(open) == 0 || len(open) > 60 {
+				if len(open) == 0 || len(open) > 80 {
 					t.Errorf("%d of 120 handshakes to ask went through", len(open))
 				}
 				heard := 0

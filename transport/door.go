@@ -46,6 +46,13 @@ const (
 	maxHearings, oneHearing           = 16, 4
 	hearingsPerSecond, hearingsAtOnce = 2, 8
 
+	// A handshake to ask costs a signature, on which members wait too. Those from
+	// addresses that are not proven go on askRate times a second, and askBurst times
+	// at once, whoever begins them. When there are more, all must show their address:
+	// then as many more go on, of which one network has few.
+	askRate, askBurst               = 4, 16
+	networkAskRate, networkAskBurst = 0.5, 4
+
 	// maxRenewals bounds the members that ask for another key.
 	maxRenewals, oneRenewal           = 4, 2
 	renewalsPerSecond, renewalsAtOnce = 1, 4
@@ -63,6 +70,9 @@ type door struct {
 	gate     *udpconn.Gate
 	halfOpen *limiter
 	expected *limiter                // half open, too, when there is no place
+	asks     pace                    // handshakes to ask, from addresses that are not proven
+	proven   pace                    // and from those that are
+	askers   *limiter                // of which each network has few
 	rooms    map[string]*limiter     // behind the handshake, by what is spoken there
 	flooded  func(begun int)         // is told, once a second at most
 	refused  func(net.Addr, error)   // is told why a handshake has failed
@@ -78,6 +88,9 @@ func newDoor(gate *udpconn.Gate, flooded func(begun int), refused func(net.Addr,
 		gate:     gate,
 		halfOpen: newLimiter(maxHalfOpen, oneHalfOpen, handshakesPerSecond, handshakesAtOnce),
 		expected: newLimiter(maxExpected, oneExpected, handshakesPerSecond, handshakesAtOnce),
+		asks:     pace{burst: askBurst, rate: askRate},
+		proven:   pace{burst: askBurst, rate: askRate},
+		askers:   newLimiter(maxHearings, oneHearing, networkAskRate, networkAskBurst),
 		rooms: map[string]*limiter{
 			wire.ALPN:          newLimiter(maxGreetings, oneGreeting, handshakesPerSecond, handshakesAtOnce),
 			identity.JoinALPN:  newLimiter(maxEnrolments, oneEnrolment, enrolmentsPerSecond, enrolmentsAtOnce),
@@ -99,9 +112,10 @@ func (d *door) guard(tr *quic.Transport) {
 // mustProve reports whether who begins a handshake without having shown its address
 // must show it.
 func (d *door) mustProve() bool {
+	now := time.Now()
 	d.mu.Lock()
 	before := 0
-	if now := time.Now(); now.Sub(d.since) >= time.Second {
+	if now.Sub(d.since) >= time.Second {
 		if now.Sub(d.since) < 2*time.Second { // else it is no news
 			before = d.begun
 		}
@@ -113,7 +127,7 @@ func (d *door) mustProve() bool {
 	if before > floodFrom {
 		d.flooded(before)
 	}
-	return many || d.halfOpen.count() >= maxUnproven
+	return many || d.halfOpen.count() >= maxUnproven || d.asks.isSpent(now)
 }
 
 // floodFrom is how many handshakes a second are worth a line in the log: a hub of
@@ -149,7 +163,30 @@ func (d *door) enter(ctx context.Context, who *quic.ClientInfo) (context.Context
 			d.refused(who.RemoteAddr, why)
 		}
 	})
-	return context.WithValue(ctx, halfOpenKey{}, leave), nil
+	return context.WithValue(ctx, comerKey{}, comer{from, leave}), nil
+}
+
+// comer is who has begun a handshake.
+type comer struct {
+	from  netip.Prefix // invalid when its address is not proven
+	leave func()       // it is half open no more
+}
+
+// comerKey is that of a comer, in the context of its connection.
+type comerKey struct{}
+
+// mayAsk reports whether a handshake may go on that is there to ask to be let in.
+func (d *door) mayAsk(ctx context.Context) bool {
+	who, _ := ctx.Value(comerKey{}).(comer)
+	if !who.from.IsValid() {
+		return d.asks.try(time.Now(), 1)
+	}
+	leave, ok := d.askers.enter(who.from)
+	if !ok {
+		return false
+	}
+	leave() // how often counts, and not how many
+	return d.proven.try(time.Now(), 1)
 }
 
 // refusal returns why TLS has ended a connection at our end: quic-go tells only the
@@ -167,14 +204,11 @@ func refusal(err error) error {
 	return crypto
 }
 
-// halfOpenKey is that of what ends the count of a handshake, in its context.
-type halfOpenKey struct{}
-
 // pass counts a connection whose handshake is done among those that speak the same,
 // until done is called. It returns false when there are too many.
 func (d *door) pass(conn *quic.Conn) (done func(), ok bool) {
-	if leave, ok := conn.Context().Value(halfOpenKey{}).(func()); ok {
-		leave()
+	if who, ok := conn.Context().Value(comerKey{}).(comer); ok {
+		who.leave()
 	}
 	room := d.rooms[conn.ConnectionState().TLS.NegotiatedProtocol]
 	return room.enter(network(conn.RemoteAddr()))

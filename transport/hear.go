@@ -22,8 +22,8 @@ var errAskedOften = errors.New("too many ask to join at once")
 
 // askedTLS returns the end of TLS of a site that is asked to let another in, while
 // not too many do at once.
-func (m *Mesh) askedTLS() (*tls.Config, error) {
-	if !m.requests.handshakes.try(time.Now(), 1) {
+func (m *Mesh) askedTLS(ctx context.Context) (*tls.Config, error) {
+	if !m.door.mayAsk(ctx) {
 		return nil, errAskedOften
 	}
 	return m.cfg.Member.AskedTLSConfig(), nil

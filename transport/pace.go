@@ -40,6 +40,14 @@ func (b *pace) try(now time.Time, n float64) bool {
 	return true
 }
 
+// isSpent reports whether nothing may be taken now.
+func (b *pace) isSpent(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fadeLocked(now)
+	return b.spent+1 > b.burst
+}
+
 // isFresh reports whether nothing that was taken counts any more.
 func (b *pace) isFresh(now time.Time) bool {
 	b.mu.Lock()

@@ -36,10 +36,6 @@ const (
 	maxRequests = 16
 	requestLife = 10 * time.Minute
 
-	// A handshake to ask goes on askRate times a second, and askBurst times at once,
-	// whoever begins it: it costs a signature, on which members wait too.
-	askRate, askBurst = 4, 16
-
 	// Who was denied is refused for restLife, without a line in the list.
 	restLife   = 10 * time.Minute
 	maxResting = 64
@@ -74,9 +70,8 @@ type request struct {
 
 // requests are those that wait, oldest first, and who was denied of late.
 type requests struct {
-	handshakes pace
-	lines      pace    // of the log, about requests that are filed
-	refused    notices // and about those that are not
+	lines   pace    // of the log, about requests that are filed
+	refused notices // and about those that are not
 
 	// deciding is held while a person's word is carried out, the disk included:
 	// of yes and no at once, one counts.
@@ -89,10 +84,7 @@ type requests struct {
 }
 
 func newRequests() *requests {
-	return &requests{
-		handshakes: pace{burst: askBurst, rate: askRate},
-		lines:      pace{burst: 8, rate: 8.0 / 60},
-	}
+	return &requests{lines: pace{burst: 8, rate: 8.0 / 60}}
 }
 
 // resting is who was denied.

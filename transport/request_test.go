@@ -3,11 +3,15 @@
 package transport
 
 import (
+	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/quic-go/quic-go"
 
 	"github.com/l2bridge/l2bridge/transport/identity"
 )
@@ -69,41 +73,47 @@ func TestSettledOnce(t *testing.T) {
 	})
 }
 
-// Handshakes to ask are few, whoever begins them.
+// Handshakes to ask are few, whoever begins them; but who forges addresses does not
+// take what there is for others, nor does one network.
 func TestFewHandshakesToAsk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := &Mesh{requests: newRequests(), cfg: Config{Member: founded(t)}}
-		through := func() (n int) {
-			for range 100 {
-				if _, err := m.askedTLS(); err == nil {
+		d := newDoor(newGate(nil), nil, nil, func(netip.Prefix) bool { return false })
+		through := func(addr net.Addr, proven bool) (n int) {
+			for range 50 {
+				ctx, cancel := context.WithCancel(context.Background())
+				in, err := d.enter(ctx, &quic.ClientInfo{RemoteAddr: addr, AddrVerified: proven})
+				if err == nil && d.mayAsk(in) {
 					n++
 				}
+				cancel()
+				synctest.Wait()
 			}
 			return n
 		}
 		for _, want := range []int{askBurst, askRate, askRate} {
-			if got := through(); got != want {
-				t.Errorf("%d went on, want %d", got, want)
+			if d.mustProve() {
+				t.Error("who begins must show its address")
+			}
+			if got := through(sender(1), false); got != want {
+				t.Errorf("%d from forged addresses went on, want %d", got, want)
+			}
+			if !d.mustProve() {
+				t.Error("who begins need not show its address")
 			}
 			time.Sleep(time.Second)
 		}
-		time.Sleep(time.Hour)
-		if got := through(); got != askBurst {
-			t.Errorf("%d went on after an hour, want %d", got, askBurst)
+		through(sender(1), false)
+		for _, want := range []int{networkAskBurst, 0} {
+			if got := through(sender(2), true); got != want {
+				t.Errorf("%d of one network went on, want %d", got, want)
+			}
+		}
+		all := networkAskBurst
+		for n := range uint32(10) {
+			all += through(sender(3+n), true)
+		}
+		if all != askBurst {
+			t.Errorf("%d of all networks went on, want %d", all, askBurst)
 		}
 	})
-}
-
-// founded returns the founder of a network of its own.
-func founded(t *testing.T) *identity.Member {
-	dir, err := identity.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { dir.Close() })
-	m, err := dir.Found("home")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
 }
