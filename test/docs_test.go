@@ -110,8 +110,8 @@ func TestDropReasonsAreExplained(t *testing.T) {
 }
 
 // dropReasons returns the names of drop reasons in a file. They stand in tables
-// called reasonNames, and in functions called Drops: as what is given to a
-// call, or as the key of a map.
+// called reasonNames, and in functions called Drops or addDrops: as what is given to
+// a call, or as the key of a map.
 func dropReasons(file *ast.File) (names []string) {
 	add := func(e ast.Expr) {
 		if lit, ok := e.(*ast.BasicLit); ok && lit.Kind == token.STRING {
@@ -130,7 +130,7 @@ func dropReasons(file *ast.File) (names []string) {
 				add(e)
 			}
 		case *ast.FuncDecl:
-			if n.Name.Name != "Drops" || n.Body == nil {
+			if n.Name.Name != "Drops" && n.Name.Name != "addDrops" || n.Body == nil {
 				return true
 			}
 			ast.Inspect(n.Body, func(n ast.Node) bool {
@@ -141,6 +141,8 @@ func dropReasons(file *ast.File) (names []string) {
 					}
 				case *ast.KeyValueExpr:
 					add(n.Key)
+				case *ast.IndexExpr:
+					add(n.Index)
 				}
 				return true
 			})

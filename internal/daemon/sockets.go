@@ -20,7 +20,7 @@ type sockets struct {
 // socketDrops are counters of packets that a socket has dropped, by reason.
 type socketDrops map[string]uint64
 
-func (d socketDrops) add(st udpconn.Stats) {
+func (d socketDrops) addDrops(st udpconn.Stats) {
 	d["socket_full"] += st.RxKernelDrops
 	d["oversize"] += st.RxOversize
 	d["stranger"] += st.RxStrange
@@ -39,7 +39,7 @@ func (s *site) listenMore() (net.PacketConn, error) {
 		more.mu.Lock()
 		defer more.mu.Unlock()
 		delete(more.open, conn)
-		more.gone.add(st)
+		more.gone.addDrops(st)
 	}})
 	if err != nil {
 		return nil, err // not a nil *Conn in an interface
@@ -54,12 +54,12 @@ func (s *site) listenMore() (net.PacketConn, error) {
 // socketDrops returns what all sockets of the tunnel have dropped since we run.
 func (s *site) socketDrops() socketDrops {
 	all := make(socketDrops)
-	all.add(s.conn.Stats())
+	all.addDrops(s.conn.Stats())
 	more := &s.sockets
 	more.mu.Lock()
 	defer more.mu.Unlock()
 	for conn := range more.open {
-		all.add(conn.Stats())
+		all.addDrops(conn.Stats())
 	}
 	for reason, n := range more.gone {
 		all[reason] += n
