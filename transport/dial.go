@@ -147,9 +147,9 @@ func systemLookup(ctx context.Context, host string) ([]netip.Addr, error) {
 }
 
 // resolve returns the addresses that HOST:PORT stands for, families in turn as
-// RFC 8305 wants it, at most maxCandidates.
+// RFC 8305 wants it, at most maxResolved.
 func resolve(ctx context.Context, lookup lookupFunc, address string) ([]netip.AddrPort, error) {
-	const maxCandidates = 8
+	const maxResolved = 8
 	host, portText, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, fmt.Errorf("peer %q: %w (want HOST:PORT)", address, err)
@@ -177,7 +177,7 @@ func resolve(ctx context.Context, lookup lookupFunc, address string) ([]netip.Ad
 		}
 	}
 	var out []netip.AddrPort
-	for i := 0; i < max(len(v6), len(v4)) && len(out) < maxCandidates; i++ {
+	for i := 0; i < max(len(v6), len(v4)) && len(out) < maxResolved; i++ {
 		if i < len(v6) {
 			out = append(out, netip.AddrPortFrom(v6[i], uint16(port)))
 		}

@@ -189,7 +189,7 @@ func New(cfg Config) *Mesh {
 	rand.Read(m.boot[:])
 	m.lan = lan{cfg.MTU, cfg.Features}
 	// By the clock, so that it rises from one run to the next. With a clock that
-	// does not, peers tell: see has.
+	// does not, peers tell: see learn.
 	m.version, m.restateDue = uint64(max(1, time.Now().UnixMilli())), true
 	for _, addresses := range cfg.Dial {
 		m.seeds = append(m.seeds, newSeed(m, addresses))

@@ -3,7 +3,10 @@
 package transport_test
 
 import (
+	"fmt"
 	"net"
+	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -101,3 +104,40 @@ type whole struct {
 
 func (w whole) SetReadBuffer(bytes int) error         { return w.udp.SetReadBuffer(bytes) }
 func (w whole) SyscallConn() (syscall.RawConn, error) { return w.udp.SyscallConn() }
+
+// What is said on the control lane comes though the path has become narrower, and no
+// frames pass that would show it. The side that has accepted it has found that it
+// carries more than 1200 bytes; what it says at length is lost, and pings wait behind
+// that, so that the session is made anew.
+func TestNarrowControl(t *testing.T) {
+	t.Parallel()
+	udp, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	ms := members(t, "home", "office", "cabin")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home := w.run(t, ms[0], homeAddr, nil, unfragmented(udp))
+		office := w.run(t, ms[1], officeAddr, []string{homePort}, unfragmented(udp))
+		until(t, "up", 5*time.Second, all("up", home, office))
+		time.Sleep(time.Minute)
+		w.set(func() {
+			w.mtu = 1300
+			w.cut = func(from, to netip.Addr) bool {
+				a, b := from.String(), to.String()
+				return a == officeAddr && b == "192.0.2.3" || a == "192.0.2.3" && b == officeAddr
+			}
+		})
+		w.run(t, ms[2], "192.0.2.3", []string{homePort}, unfragmented(udp), func(c *transport.Config) {
+			c.Addresses = func() (all []string) {
+				for i := range 12 {
+					all = append(all, fmt.Sprintf("%s-%d.example:4433", strings.Repeat("long", 50), i))
+				}
+				return all
+			}
+		})
+		until(t, "office knows cabin", 10*time.Second, func() bool { return office.state("cabin").State != "" })
+	})
+}
