@@ -146,10 +146,12 @@ func systemLookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 }
 
+// maxResolved bounds the addresses that are tried of those that a name stands for.
+const maxResolved = 8
+
 // resolve returns the addresses that HOST:PORT stands for, families in turn as
 // RFC 8305 wants it, at most maxResolved.
 func resolve(ctx context.Context, lookup lookupFunc, address string) ([]netip.AddrPort, error) {
-	const maxResolved = 8
 	host, portText, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, fmt.Errorf("peer %q: %w (want HOST:PORT)", address, err)

@@ -66,6 +66,7 @@ type keeper struct {
 	candidates []netip.AddrPort
 	at         netip.AddrPort // where the member answered last
 	trouble    string         // why there is no session, "" when there is
+	told       []string       // of that, in the log
 	refused    bool           // it says that we are no member
 	backOff    time.Time      // no try before
 	strikes    int            // sessions in a row that did not last
@@ -377,7 +378,7 @@ func (p *Peer) report(err error) {
 	if errors.Is(err, errCutOff) {
 		p.backOff = time.Now().Add(firstBar)
 	}
-	text, news := note(&p.trouble, err)
+	text, news := note(&p.trouble, &p.told, err)
 	if news && !p.isGivenLocked() && !errors.Is(err, errTwice) && !isPutOut(err) {
 		news = false // nobody asked for it by name
 	}
@@ -385,7 +386,7 @@ func (p *Peer) report(err error) {
 		news = false // there was a line when it began
 	}
 	m.mu.Unlock()
-	if news {
+	if news && p.lines.try(time.Now(), 1) {
 		m.cfg.Log.Warn("peer not connected, trying again", "peer", p, "error", text)
 	}
 }

@@ -852,3 +852,44 @@ func TestEventsInOrder(t *testing.T) {
 		}
 	})
 }
+
+// What stands in the way of a peer is said once, though its name stands for its
+// addresses in another order each time.
+func TestTroubleToldOnce(t *testing.T) {
+	ms := members(t, "home")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		turn := 0
+		home := w.run(t, ms[0], homeAddr, []string{"office.example:4433"}, func(c *transport.Config) {
+			c.Resolve = func(context.Context, string) ([]netip.Addr, error) {
+				turn++
+				all := []netip.Addr{netip.MustParseAddr(officeAddr), netip.MustParseAddr("192.0.2.3")}
+				return []netip.Addr{all[turn%2], all[(turn+1)%2]}, nil
+			}
+		})
+		time.Sleep(time.Minute)
+		if lines := home.log.lines("not connected"); len(lines) != 2 {
+			t.Errorf("%d lines, want one for each address:\n%s", len(lines), strings.Join(lines, ""))
+		}
+	})
+}
+
+// A peer that comes and goes all the time does not fill the log.
+func TestComesAndGoes(t *testing.T) {
+	ms := members(t, "home", "office")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home := w.run(t, ms[0], homeAddr, []string{officePort})
+		const times = 60
+		began := time.Now()
+		for range times {
+			office := w.run(t, ms[1], officeAddr, nil)
+			until(t, "up", 5*time.Second, all("up", home, office))
+			office.stop()
+		}
+		// 40 at once, and then one in 3 s.
+		if n, most := len(home.log.lines("peer=office")), 40+int(time.Since(began)/(3*time.Second)); n > most {
+			t.Errorf("%d lines for a peer that has come %d times, want %d at most", n, times, most)
+		}
+	})
+}

@@ -36,6 +36,7 @@ type seed struct {
 	candidates []netip.AddrPort
 	looked     time.Time // when they were looked up
 	trouble    string    // why nobody has
+	told       []string  // of that, in the log
 	since      time.Time
 }
 
@@ -84,7 +85,7 @@ func (s *seed) seek(ctx context.Context) {
 			err = nil
 		}
 		m.mu.Lock()
-		text, news := note(&s.trouble, err)
+		text, news := note(&s.trouble, &s.told, err)
 		m.mu.Unlock()
 		if news {
 			m.cfg.Log.Warn("peer not connected, trying again", "addr", s, "error", text)
@@ -116,15 +117,24 @@ func (s *seed) pause(ctx context.Context, d time.Duration) bool {
 	return ctx.Err() == nil
 }
 
-// note keeps what stands in the way, and reports whether it is news.
-func note(trouble *string, err error) (text string, news bool) {
+// note keeps what stands in the way, and reports whether it is news: one of a few
+// that were told since something first did is not. A name that stands for several
+// addresses has them fail in turns.
+func note(trouble *string, told *[]string, err error) (text string, news bool) {
+	const few = 2 * maxResolved
 	if err == nil {
 		return "", false
 	}
 	text = identity.Clean(err.Error())
-	news = text != *trouble
+	if *trouble == "" {
+		*told = nil
+	}
 	*trouble = text
-	return text, news
+	if slices.Contains(*told, text) {
+		return text, false
+	}
+	*told = append((*told)[max(0, len(*told)+1-few):], text)
+	return text, true
 }
 
 // dial tries the addresses once. It returns when a session that came of it has
