@@ -893,3 +893,28 @@ func TestComesAndGoes(t *testing.T) {
 		}
 	})
 }
+
+// Nor does one that answers and does not in turns, and is relayed meanwhile.
+func TestDoubtsAllTheTime(t *testing.T) {
+	t.Parallel()
+	ms := members(t, "home", "office", "cabin")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home := w.run(t, ms[0], homeAddr, nil, known(homeAddr))
+		office := w.run(t, ms[1], officeAddr, []string{homePort}, known(officeAddr))
+		cabin := w.run(t, ms[2], "192.0.2.3", []string{homePort}, known("192.0.2.3"))
+		until(t, "up", 5*time.Second, all("up", home, office, cabin))
+		began := time.Now()
+		for range 80 {
+			w.set(func() {
+				w.cut = func(from, to netip.Addr) bool { return from.String() == officeAddr && to.String() == homeAddr }
+			})
+			until(t, "relayed", 5*time.Second, func() bool { return home.state("office").State == "relayed" })
+			w.set(func() { w.cut = nil })
+			until(t, "direct", 5*time.Second, func() bool { return home.state("office").State == "up" })
+		}
+		if n, most := len(home.log.lines("peer=office")), 40+int(time.Since(began)/(3*time.Second)); n > most {
+			t.Errorf("%d lines within %v, want %d at most", n, time.Since(began), most)
+		}
+	})
+}

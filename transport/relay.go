@@ -70,7 +70,7 @@ func (m *Mesh) reroute() {
 	}
 	m.mu.Unlock()
 	for _, e := range events {
-		if e.Kind == EventUp {
+		if p := m.peer(e.ID); e.Kind == EventUp && p != nil && p.lines.try(time.Now(), 1) {
 			m.cfg.Log.Info("peer reached directly again", "peer", e.Site, "addr", e.Addr)
 		}
 		m.event(e)
