@@ -26,9 +26,9 @@ const (
 	// be lost.
 	flushRounds = 3
 
-	// loopLines is how many lines about loops the log gets in a minute: a bad
-	// plug makes one every few seconds.
-	loopLines = 8
+	// loopLines is how many lines about loops the log gets in a minute, and about
+	// storms: a bad plug makes one every few seconds.
+	loopLines, stormLines = 8, 8
 )
 
 // safety is what keeps this site's LAN from harm, and what it has found.
@@ -40,8 +40,9 @@ type safety struct {
 	// The guard's goroutine's alone.
 	policed []bridge.Policed
 	rivals  map[guard.Service]*rivalry
-	rounds  int // of flushes, still to come
-	lines   allowance
+	rounds  int       // of flushes, still to come
+	lines   allowance // about loops
+	storms  allowance
 
 	mu      sync.Mutex
 	verdict guard.Verdict // written by the guard's goroutine alone
@@ -53,6 +54,7 @@ func newSafety(m *identity.Member) *safety {
 		wake:   make(chan struct{}, 1),
 		rivals: map[guard.Service]*rivalry{guard.DHCP: {}, guard.Router: {}},
 		lines:  allowance{each: loopLines},
+		storms: allowance{each: stormLines},
 	}
 }
 
@@ -218,7 +220,13 @@ func (s *site) lookForStorms() {
 // stormBegins is called when frames of a port are dropped as a storm, and none
 // were in the ten seconds before.
 func (s *site) stormBegins(p bridge.Policed) {
-	s.log.Warn("storm capped", "port", p.Port, "classes", classNames(p))
+	if ok, skipped := s.safety.storms.take(time.Now()); ok {
+		log := s.log
+		if skipped > 0 {
+			log = log.With("skipped", skipped)
+		}
+		log.Warn("storm capped", "port", p.Port, "classes", classNames(p))
+	}
 	s.events.Publish(event.Event{Kind: event.Guard, What: "storm", Port: p.Port, Reason: s.stormHint(p)})
 }
 

@@ -102,6 +102,12 @@ func TestStormIsTold(t *testing.T) {
 			t.Errorf("event %+v", e)
 		}
 	}
+	for range 100 { // that come and go
+		s.stormBegins(bridge.Policed{Port: "cabin", Classes: []guard.Class{guard.Multicast}})
+	}
+	if n := strings.Count(log.String(), "storm capped"); n > stormLines {
+		t.Errorf("%d lines at once, want %d at most", n, stormLines)
+	}
 }
 
 // Servers at two sites are told of once, and again when an hour has passed.
