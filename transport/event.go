@@ -46,5 +46,4 @@ func (m *Mesh) event(e Event) {
 	if m.cfg.Event != nil {
 		m.cfg.Event(e)
 	}
-	m.changed()
 }

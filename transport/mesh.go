@@ -105,9 +105,6 @@ type Config struct {
 	Known   [][]byte
 	Learned func(announcements [][]byte)
 
-	// Changed, optional, is told that a peer has come or gone.
-	Changed func()
-
 	// Event, optional, is told what happens to peers. It must not block, and
 	// may be called from several goroutines at once.
 	Event func(Event)
@@ -400,12 +397,6 @@ func (m *Mesh) serve(ctx context.Context, p *Peer) {
 		if gone {
 			return
 		}
-	}
-}
-
-func (m *Mesh) changed() {
-	if m.cfg.Changed != nil {
-		m.cfg.Changed()
 	}
 }
 

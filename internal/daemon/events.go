@@ -35,6 +35,7 @@ func (s *site) peerEvent(e transport.Event) {
 	s.logPeer(e, out.Addr)
 	s.events.Publish(out)
 	s.runHook(e, out)
+	s.peersChanged()
 }
 
 // logPeer puts an event in the log. That a peer is up or down or out, or somebody asks to

@@ -44,7 +44,7 @@ func take(t *testing.T, from *event.Subscription, n int) (all []event.Event) {
 func TestPeerEvents(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
-	s := &site{log: slog.New(slog.NewTextHandler(&log, nil))}
+	s := &site{log: slog.New(slog.NewTextHandler(&log, nil)), safety: newSafety(new(identity.Member))}
 	s.now.Store(&identity.Member{})
 	s.hooks = s.newHooks()
 	defer s.hooks.Close(0)
@@ -74,6 +74,11 @@ func TestPeerEvents(t *testing.T) {
 		log.Reset()
 		tt.told.Site, tt.told.ID = "office", id
 		s.peerEvent(tt.told)
+		select {
+		case <-s.safety.wake: // whoever keeps the LAN safe looks at it
+		default:
+			t.Errorf("%s: nobody looks at it", tt.told.Kind)
+		}
 		tt.want.Site, tt.want.ID = "office", hex
 		if tt.want.Kind == 0 {
 			tt.want.Kind = event.Link

@@ -21,7 +21,8 @@ func TestHooks(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	s := &site{
-		log: slog.New(slog.NewTextHandler(&log, nil)),
+		safety: newSafety(new(identity.Member)),
+		log:    slog.New(slog.NewTextHandler(&log, nil)),
 		cfg: config.Config{
 			Paths: config.Paths{Name: "lab"}, TAP: "l2b-lab", Bridge: "br1",
 			OnUp:   []string{"/bin/sh", "-c", "env | grep ^L2BRIDGE_ | sort | cut -d= -f2 | tr '\\n' /"},

@@ -150,7 +150,6 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 		Addresses: s.advertised,
 		Known:     s.loadLearned(),
 		Learned:   s.keepLearned,
-		Changed:   s.peersChanged,
 		Event:     s.peerEvent,
 		Log:       log,
 	})
