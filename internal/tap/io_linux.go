@@ -80,43 +80,61 @@ func (s *stream) Run(ctx context.Context, deliver func([]*frame.Buf)) error {
 		}
 	}()
 
-	r := reader{stream: s, batch: make([]*frame.Buf, 0, batchFrames)}
+	r := reader{stream: s, ctx: ctx, deliver: deliver, batch: make([]*frame.Buf, 0, batchFrames)}
 	defer r.close()
-	fill := r.fill
-	for {
-		if err := s.raw.Read(fill); err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("tap %s: read: %w", s.name, err)
-		}
-		if len(r.batch) > 0 {
-			s.rx.add(r.count)
-			deliver(r.batch)
-			r.reset()
-		}
-		if r.err == unix.EBADFD {
-			return fmt.Errorf("tap %s: %w: the device was deleted", s.name, r.err)
-		}
-		if r.err != nil {
-			return fmt.Errorf("tap %s: read: %w", s.name, r.err)
-		}
+	err := s.raw.Read(r.readAll)
+	switch {
+	case r.errno == unix.EBADFD:
+		return fmt.Errorf("tap %s: %w: the device was deleted", s.name, r.errno)
+	case r.errno != 0:
+		return fmt.Errorf("tap %s: read: %w", s.name, r.errno)
+	case err != nil && !(errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil):
+		return fmt.Errorf("tap %s: read: %w", s.name, err)
 	}
+	return nil
 }
 
 // reader is the state of Run.
 type reader struct {
 	*stream
-	large *frame.Buf // what the next frame is read into; nil when handed over
-	batch []*frame.Buf
-	count Counters // of the batch
-	err   error    // ends Run after the batch
-	join  frame.Joiner
+	ctx     context.Context
+	deliver func([]*frame.Buf)
+	large   *frame.Buf // what the next frame is read into; nil when handed over
+	batch   []*frame.Buf
+	count   Counters // of the batch
+	errno   syscall.Errno
+	join    frame.Joiner
 }
 
-// fill reads until the batch is full or nothing waits. It reports false to be
-// called again when there is something to read.
-func (r *reader) fill(fd uintptr) bool {
+// readAll reads and delivers all that waits. It reports false to be called again
+// when there is more, and true at the end: of ctx, or with errno.
+//
+// It is called by the runtime's poller and delivers before it returns. A call of
+// the poller for each batch would have to begin with a read that finds nothing,
+// since a poller that begins anew has forgotten what came meanwhile.
+func (r *reader) readAll(fd uintptr) (done bool) {
+	for r.ctx.Err() == nil {
+		errno := r.fill(fd)
+		if len(r.batch) > 0 {
+			r.rx.add(r.count)
+			r.deliver(r.batch)
+			r.reset()
+		}
+		switch errno {
+		case 0:
+		case unix.EAGAIN:
+			return false
+		default:
+			r.errno = errno
+			return true
+		}
+	}
+	return true
+}
+
+// fill reads until the batch is full or a read fails. EAGAIN says that nothing
+// waits any more.
+func (r *reader) fill(fd uintptr) syscall.Errno {
 	for len(r.batch) < batchFrames && r.count.Bytes < batchBytes {
 		if r.large == nil {
 			r.large = frame.Get(frame.MaxLen)
@@ -130,14 +148,11 @@ func (r *reader) fill(fd uintptr) bool {
 		case 0:
 			r.take(n, n == len(room))
 		case unix.EINTR:
-		case unix.EAGAIN:
-			return len(r.batch) > 0
 		default:
-			r.err = errno
-			return true
+			return errno
 		}
 	}
-	return true
+	return 0
 }
 
 // take adds the frame just read, n bytes with its header, to the batch.
