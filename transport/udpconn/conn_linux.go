@@ -37,6 +37,9 @@ type Conn struct {
 	end   func()               // tells Options.Closed, once
 	send  func(b, oob []byte, to netip.AddrPort) (n, oobn int, err error)
 
+	join    *joiner
+	running sync.WaitGroup // join.run
+
 	gro, gso bool
 	tx       txCounters
 	refusals refusals
@@ -136,6 +139,8 @@ func newConn(udp *net.UDPConn, opts Options) (*Conn, error) {
 		return nil, err
 	}
 	c.rx = newReceiver(raw, c.gro)
+	c.join = newJoiner(c.sendBatch)
+	c.running.Go(c.join.run)
 	return c, nil
 }
 
@@ -158,7 +163,10 @@ func (c *Conn) Guard(g *Gate) { c.gate.Store(g) }
 // Close closes the socket, and ends a blocked read.
 func (c *Conn) Close() error {
 	c.end()
-	return c.socket.Close()
+	err := c.socket.Close()
+	c.join.stop()
+	c.running.Wait()
+	return err
 }
 
 // Flow registers the receiving side of conn for receive credit on this

@@ -30,9 +30,10 @@ func (t *txCounters) into(s *Stats) {
 }
 
 // WriteMsgUDP sends b to addr as one packet, or as the several that a
-// UDP_SEGMENT control message in oob says. Both slices are borrowed. It blocks
-// while the socket's send buffer is full. An error that may pass is counted
-// and b reported as sent; returned are only
+// UDP_SEGMENT control message in oob says; a batch may be held for a moment, for
+// the next one to join it. Both slices are borrowed. It blocks while the socket's
+// send buffer is full. An error that may pass is counted and b reported as sent;
+// returned are only, perhaps later,
 //
 //   - EMSGSIZE, from which quic-go's path MTU discovery learns,
 //   - what no later send mends, net.ErrClosed above all.
@@ -51,8 +52,9 @@ func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err e
 		return len(b), len(oob), nil // as if lost
 	}
 	if segment > 0 {
-		err = c.sendBatch(b, oob, to, segment, pinned)
+		err = c.join.batch(b, oob, to, segment)
 	} else {
+		c.join.flush()
 		err = c.swallow(c.sendMessage(b, oob, to, 1, pinned))
 	}
 	if err != nil {
@@ -63,7 +65,8 @@ func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err e
 
 // sendBatch sends a batch in one message, or packet by packet where that is
 // refused.
-func (c *Conn) sendBatch(b, oob []byte, to netip.AddrPort, segment int, pinned bool) error {
+func (c *Conn) sendBatch(b, oob []byte, to netip.AddrPort, segment int) error {
+	_, pinned, _ := scanControl(oob)
 	if c.refusals.standing(to.Addr()) {
 		_, err := c.sendSingly(b, oob, to, segment, pinned)
 		return err
