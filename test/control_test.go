@@ -79,6 +79,14 @@ func readControl(t rapid.TB, in []byte) (all []wirepeer.Message, err error) {
 				said = append(said, wirepeer.Member(id))
 			}
 			m = said
+		case wire.TypeDoubts:
+			var d wire.Doubts
+			d, err = wire.ParseDoubts(body)
+			said := wirepeer.Doubts{}
+			for _, id := range d {
+				said = append(said, wirepeer.Member(id))
+			}
+			m = said
 		case wire.TypeSeen:
 			var s wire.Seen
 			s, err = wire.ParseSeen(body)
@@ -146,6 +154,9 @@ func drawMessage(t *rapid.T) []byte {
 		a.Addresses = rapid.SliceOfN(text, 0, rapid.SampledFrom([]int{2, 2, 2, 17}).Draw(t, "most")).Draw(t, "addresses")
 		return a.Append(nil)
 	case 4:
+		if rapid.Bool().Draw(t, "doubts") {
+			return wirepeer.Doubts(rapid.SliceOfN(member, 0, 4).Draw(t, "doubted")).Append(nil)
+		}
 		return wirepeer.Links(rapid.SliceOfN(member, 0, 4).Draw(t, "links")).Append(nil)
 	case 5:
 		s := wirepeer.Seen{Port: rapid.Uint16().Draw(t, "port")}
@@ -183,7 +194,7 @@ func TestTwoReadingsOfControl(t *testing.T) {
 		agreeOnControl(t, in)
 	})
 	for _, n := range []int{1023, 1024, 1025} {
-		for _, typ := range []byte{wire.TypeHave, wire.TypeLinks} {
+		for _, typ := range []byte{wire.TypeHave, wire.TypeLinks, wire.TypeDoubts} {
 			agreeOnControl(t, wirepeer.AppendMessage(nil, typ, make([]byte, 8*n)))
 		}
 	}
@@ -192,7 +203,7 @@ func TestTwoReadingsOfControl(t *testing.T) {
 // FuzzTwoReadingsOfControl gives both the same bytes.
 func FuzzTwoReadingsOfControl(f *testing.F) {
 	for _, m := range []wirepeer.Message{
-		wirepeer.Lanes{Want: 3}, wirepeer.ProbeAck{Lane: 1, Nonce: 2}, wirepeer.Have{{Version: 3}}, wirepeer.Links{{1}},
+		wirepeer.Lanes{Want: 3}, wirepeer.ProbeAck{Lane: 1, Nonce: 2}, wirepeer.Have{{Version: 3}}, wirepeer.Links{{1}}, wirepeer.Doubts{{2}},
 		wirepeer.Announcement{Certificate: []byte{1}, Addresses: []string{"a.b:1", "[::1]:22"}, Behind: []byte{1}},
 		wirepeer.Seen{Address: [16]byte{1}, Port: 1}, wirepeer.Punch{Source: wirepeer.Member{1}},
 		wirepeer.Revoked{Length: 1, Part: []byte{1}},

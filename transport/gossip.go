@@ -386,26 +386,32 @@ func (m *Mesh) newsLocked() (all [][]byte) {
 // messageHeader is the length of what stands before a control message's body.
 const messageHeader = 3
 
-// linksLocked lists the members that we have a session with.
-func (m *Mesh) linksLocked() (all wire.Links) {
+// linksLocked lists the members that we have a session with: those that answer, and
+// those of which we doubt whether they are there.
+func (m *Mesh) linksLocked() (links wire.Links, doubts wire.Doubts) {
 	for id, p := range m.peers {
-		if p.answers() {
-			all = append(all, short(id))
+		switch {
+		case p.answers():
+			links = append(links, short(id))
+		case p.session.Load() != nil:
+			doubts = append(doubts, short(id))
 		}
 	}
-	slices.SortFunc(all, func(a, b wire.ShortID) int { return bytes.Compare(a[:], b[:]) })
-	return all
+	order := func(a, b wire.ShortID) int { return bytes.Compare(a[:], b[:]) }
+	slices.SortFunc(links, order)
+	slices.SortFunc(doubts, order)
+	return links, doubts
 }
 
 // tellLinks tells all peers whom we have sessions with, if that has changed.
 func (m *Mesh) tellLinks() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := m.linksLocked()
-	if slices.Equal(now, m.linksTold) {
+	links, doubts := m.linksLocked()
+	if slices.Equal(links, m.linksTold) && slices.Equal(doubts, m.doubtsTold) {
 		return
 	}
-	m.linksTold = now
+	m.linksTold, m.doubtsTold = links, doubts
 	for _, p := range m.peers {
 		if s := p.session.Load(); s != nil {
 			s.mail.put(func(o *mail) { o.links = true })
@@ -433,12 +439,23 @@ func (s *session) isLinked(list wire.Links) {
 	s.mesh.stir()
 }
 
+// isDoubted takes a peer's list of the members that it has sessions with and that do
+// not answer it. It is followed by what has one look at it.
+func (s *session) isDoubted(list wire.Doubts) { s.peer.doubts.Store(&list) }
+
 // links are the members that a peer says it has sessions with, and, with the time
 // when it last did, those of which it has said so a moment ago.
 type links map[wire.ShortID]time.Time
 
 // linksTo reports whether the peer says that it has a session with a member.
 func (p *Peer) linksTo(id wire.ShortID) bool { return p.linkedTo(id, 0) }
+
+// doubtsOf reports whether the peer says that it has a session with a member, which does
+// not answer it.
+func (p *Peer) doubtsOf(id wire.ShortID) bool {
+	doubts := p.doubts.Load()
+	return doubts != nil && slices.Contains(*doubts, id)
+}
 
 // linkedTo reports whether it says so, or did so lately.
 func (p *Peer) linkedTo(id wire.ShortID, lately time.Duration) bool {
@@ -597,7 +614,12 @@ func (s *session) openMail(now time.Time, linksAt *time.Time) (messages [][]byte
 		messages = append(messages, m.haveLocked().Append(nil))
 	}
 	if links {
-		messages = append(messages, m.linksLocked().Append(nil))
+		links, doubts := m.linksLocked()
+		if s.doubtsTold || len(doubts) > 0 {
+			messages = append(messages, doubts.Append(nil))
+			s.doubtsTold = len(doubts) > 0
+		}
+		messages = append(messages, links.Append(nil))
 	}
 	if seen {
 		messages = append(messages, wire.Seen{Addr: s.control.remote()}.Append(nil))

@@ -152,6 +152,7 @@ type Mesh struct {
 	bumped     time.Time     // when we last said anew what our key had said elsewhere
 	unstored   bool          // there is more than Learned was told
 	linksTold  wire.Links
+	doubtsTold wire.Doubts
 	leaving    bool
 
 	vetted    bool          // sessions are not held back: see vet
@@ -278,7 +279,7 @@ func (m *Mesh) rebornLocked() {
 	m.peers, m.sessions = make(map[identity.ID]*Peer), make(map[sessionKey]*session)
 	m.shorts.Store(nil)
 	m.places.Store(nil)
-	m.own, m.linksTold, m.restateDue = nil, nil, true
+	m.own, m.linksTold, m.doubtsTold, m.restateDue = nil, nil, nil, true
 	m.aloneLocked()
 	for _, s := range m.seeds {
 		s.id, s.known, s.trouble = identity.ID{}, false, ""

@@ -36,8 +36,9 @@ type Peer struct {
 	says, begins pace // its control messages, and its sessions
 	lines        pace // that its coming and going has in the log
 
-	takes atomic.Uint32         // wire.Features that it announces
-	links atomic.Pointer[links] // members that it says it has sessions with
+	takes  atomic.Uint32               // wire.Features that it announces
+	links  atomic.Pointer[links]       // members that it says it has sessions with
+	doubts atomic.Pointer[wire.Doubts] // and those that do not answer it
 
 	// Guarded by Mesh.mu.
 	served   bool
@@ -334,6 +335,9 @@ func (p *Peer) status() Status {
 			if s.suspect.Load() {
 				st.State, st.Since = "suspect", s.doubtedAt()
 			}
+		}
+		if !r.linksTo(short(p.id)) {
+			st.State = "suspect"
 		}
 		return st
 	}

@@ -90,7 +90,8 @@ func (m *Mesh) relaysLocked() (relays []*Peer) {
 
 // relayOfLocked returns by way of whom to reach the member, nil for directly or not at
 // all. It is the one that is nearest to us, but no change without need. When one comes
-// to doubt us, or we it, and there is no other, it stays: most doubts end as they came.
+// to doubt that the member is there, or that we are, or we that it is, and there is no
+// other, it stays while it has its sessions: most doubts end as they came.
 func (p *Peer) relayOfLocked(relays []*Peer, old *Peer) *Peer {
 	const needs = wire.FeatureVia
 	if p.answers() || p.hasLeftLocked() || p.isBarred(time.Now()) || wire.Features(p.takes.Load())&needs == 0 {
@@ -104,7 +105,7 @@ func (p *Peer) relayOfLocked(relays []*Peer, old *Peer) *Peer {
 	if i := slices.IndexFunc(relays, able); i >= 0 {
 		return relays[i]
 	}
-	if old != nil && old.session.Load() != nil && old.linksTo(it) {
+	if old != nil && old.session.Load() != nil && (old.linksTo(it) || old.doubtsOf(it)) {
 		return old
 	}
 	return nil

@@ -84,6 +84,8 @@ type session struct {
 	theirs wire.ListVersion // the list of revoked keys that the peer has; guarded by Mesh.mu
 	told   [8]byte          // the one that we sent last; guarded by Mesh.mu
 
+	doubtsTold bool // the peer was told whom we doubt; the control lane's writer's own
+
 	// The control lane's reader's own.
 	heardHave bool
 	bad       int                        // announcements that were not good
@@ -418,6 +420,14 @@ func (s *session) take(typ uint8, body []byte) error {
 			s.isLinked(links)
 		}
 		sleep(s.ctx, linksPause/2) // more often than it may is not read
+	case wire.TypeDoubts:
+		doubts, err := wire.ParseDoubts(body)
+		if err != nil {
+			return err
+		}
+		if s.isCurrent() {
+			s.isDoubted(doubts)
+		}
 	case wire.TypeSeen:
 		seen, err := wire.ParseSeen(body)
 		if err != nil {

@@ -45,6 +45,7 @@ type world struct {
 	loss    float64                 // of packets
 	reorder int
 	dark    bool                           // nothing passes
+	busy    map[netip.Addr]time.Time       // until when somebody has no time for packets
 	cut     func(from, to netip.Addr) bool // nothing passes from one address to another; nil for all do
 	nats    map[netip.Addr]*nat            // by the address of who is behind it
 	moved   map[netip.Addr]netip.Addr      // the address that somebody has now, by the first one
@@ -218,6 +219,11 @@ func (w *world) delay(p simnet.Packet) time.Duration {
 	way := [2]netip.AddrPort{addrPort(p.From), addrPort(p.To)}
 	now := time.Now()
 	at := now.Add(w.latency)
+	for _, who := range way {
+		if until := w.busy[who.Addr()]; until.After(at) {
+			at = until
+		}
+	}
 	if last := w.last[way]; at.Before(last) && w.reorder == 0 {
 		at = last
 	}

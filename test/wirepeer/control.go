@@ -34,6 +34,7 @@ const (
 	typeSeen     = 7
 	typePunch    = 8
 	typeRevoked  = 9
+	typeDoubts   = 10
 
 	messageHeader = 3 // type u8, length u16
 	maxBody       = 16384
@@ -50,7 +51,7 @@ const (
 var ErrProtocol = errors.New("protocol error")
 
 // Message is a [Hello], [Lanes], [ProbeAck], [Have], [Announcement], [Links],
-// [Seen], [Punch] or [Revoked].
+// [Seen], [Punch], [Revoked] or [Doubts].
 type Message interface {
 	// Append appends the message with its header to b.
 	Append(b []byte) []byte
@@ -197,6 +198,8 @@ func (c *Control) message(typ byte, body []byte) (Message, error) {
 		return parsePunch(body)
 	case typeRevoked:
 		return c.readRevoked(body)
+	case typeDoubts:
+		return parseDoubts(body)
 	}
 	return nil, nil
 }

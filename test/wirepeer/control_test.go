@@ -100,7 +100,7 @@ func TestControl(t *testing.T) {
 		{name: "probe ack too short", law: errs, in: after(greet0, message(3, 7, 0, 0, 0, 0, 0, 0, 1)), want: []wirepeer.Message{control}, err: true},
 		{name: "probe ack on another lane", law: skipped, in: after(greet, message(3, 7, 0, 0, 0, 0, 0, 0, 1, 2), message(3)), want: []wirepeer.Message{hello()}},
 		{name: "unknown types", law: skipped, in: after(greet, message(0, 1, 2), message(10), message(255, make([]byte, 16384)...)), want: []wirepeer.Message{hello()}},
-		{name: "reserved type", law: "| 10 to 31 | reserved | 0 |", in: after(greet0, message(10, 1, 2)), want: []wirepeer.Message{control}},
+		{name: "reserved type", law: "| 11 to 31 | reserved | 0 |", in: after(greet0, message(11, 1, 2)), want: []wirepeer.Message{control}},
 		{name: "lanes", law: "LANES: `want u8`", in: after(greet0, message(2, 5, 9)), want: []wirepeer.Message{control, wirepeer.Lanes{Want: 5}}},
 		{name: "lanes on another lane", law: skipped, in: after(greet, message(2)), want: []wirepeer.Message{hello()}},
 		{name: "lanes without a body", law: errs, in: after(greet0, message(2)), want: []wirepeer.Message{control}, err: true},
@@ -179,6 +179,7 @@ func FuzzControl(f *testing.F) {
 	for _, m := range []wirepeer.Message{
 		wirepeer.Have{{Member: wirepeer.Member{1}, Version: 2}}, announcement(), wirepeer.Links{{1}, {2}},
 		wirepeer.Seen{Address: [16]byte{1}, Port: 3}, wirepeer.Punch{Source: wirepeer.Member{4}},
+		wirepeer.Doubts{{5}},
 	} {
 		mesh = m.Append(mesh)
 	}

@@ -74,6 +74,29 @@ func parseLinks(b []byte) (Message, error) {
 	return l, nil
 }
 
+// Doubts is with whom its sender has a session that does not answer.
+type Doubts []Member
+
+// Append implements [Message].
+func (d Doubts) Append(b []byte) []byte {
+	var body []byte
+	for _, m := range d {
+		body = append(body, m[:]...)
+	}
+	return AppendMessage(b, typeDoubts, body)
+}
+
+func parseDoubts(b []byte) (Message, error) {
+	if err := checkList("DOUBTS", b, memberBytes); err != nil {
+		return nil, err
+	}
+	d := Doubts{}
+	for ; len(b) > 0; b = b[memberBytes:] {
+		d = append(d, Member(b[:memberBytes]))
+	}
+	return d, nil
+}
+
 func checkList(name string, b []byte, entry int) error {
 	if len(b)%entry != 0 {
 		return fmt.Errorf("%w: %s of %d bytes (a multiple of %d)", ErrProtocol, name, len(b), entry)

@@ -43,9 +43,10 @@ func part(length, offset uint32, b ...byte) wirepeer.Revoked {
 // TestMesh has the control lane, and behind the HELLO the messages of a case.
 func TestMesh(t *testing.T) {
 	const (
-		list      = "HAVE and LINKS are lists and nothing else: one with more than 1024 entries, or whose length is no multiple of an entry's, is a protocol error."
+		list      = "HAVE, LINKS and DOUBTS are lists and nothing else: one with more than 1024 entries, or whose length is no multiple of an entry's, is a protocol error."
 		have      = "HAVE: n times `member 8 bytes, version u64`, which announcements the sender has. Each side sends one when the session is up; later ones are ignored."
 		links     = "LINKS: n times `member 8 bytes`, with whom the sender has a session that answers at present"
+		doubts    = "DOUBTS: n times `member 8 bytes`, with whom the sender has a session that does not answer at present"
 		replaces  = "It is the whole list and replaces the one before."
 		table     = "| 80 | c | membership certificate, DER | | 80 + c | 1 | n, 0 to 16 | | 81 + c | | n times `length u8, text`:"
 		cert      = "| 78 | 2 | c, 1 to 2048 |"
@@ -108,6 +109,11 @@ func TestMesh(t *testing.T) {
 		{name: "links again", law: replaces, in: slices.Concat(message(6, 1, 0, 0, 0, 0, 0, 0, 0), message(6)), want: []wirepeer.Message{wirepeer.Links{{1}}, wirepeer.Links{}}},
 		{name: "links of the greatest length", law: list, in: make(wirepeer.Links, 1024).Append(nil), want: []wirepeer.Message{make(wirepeer.Links, 1024)}},
 		{name: "links, one more", law: list, in: make(wirepeer.Links, 1025).Append(nil), err: true},
+		{name: "doubts", law: doubts, in: message(10, 1, 2, 3, 4, 5, 6, 7, 8), want: []wirepeer.Message{wirepeer.Doubts{{1, 2, 3, 4, 5, 6, 7, 8}}}},
+		{name: "no doubts", law: doubts, in: message(10), want: []wirepeer.Message{wirepeer.Doubts{}}},
+		{name: "doubts of the greatest length", law: list, in: make(wirepeer.Doubts, 1024).Append(nil), want: []wirepeer.Message{make(wirepeer.Doubts, 1024)}},
+		{name: "doubts, one more", law: list, in: make(wirepeer.Doubts, 1025).Append(nil), err: true},
+		{name: "doubts with a part of an entry", law: list, in: message(10, make([]byte, 9)...), err: true},
 		{name: "links with a part of an entry", law: list, in: message(6, make([]byte, 9)...), err: true},
 		{name: "member", law: table, in: message(5, body...), want: []wirepeer.Message{announcement()}},
 		{name: "member of a later version", law: behind, in: message(5, append(bytes.Clone(body), 1, 2)...), want: []wirepeer.Message{later}},

@@ -35,6 +35,7 @@ const (
 	TypeSeen     = 7
 	TypePunch    = 8
 	TypeRevoked  = 9
+	TypeDoubts   = 10
 )
 
 const (

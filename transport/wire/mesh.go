@@ -13,7 +13,7 @@ import (
 
 // Bounds of the messages by which a mesh completes itself (section 2).
 const (
-	// MaxMembers bounds the entries of a HAVE and a LINKS: as many as the
+	// MaxMembers bounds the entries of a HAVE, LINKS and DOUBTS: as many as the
 	// greatest body holds of a HAVE.
 	MaxMembers = maxBody / haveLen
 
@@ -86,26 +86,40 @@ func ParseHave(b []byte) (Have, error) {
 type Links []ShortID
 
 // Append appends the message, with the first MaxMembers entries.
-func (l Links) Append(p []byte) []byte {
-	l = l[:min(len(l), MaxMembers)]
-	p = appendHeader(p, TypeLinks, shortIDLen*len(l))
-	for _, id := range l {
+func (l Links) Append(p []byte) []byte { return appendShortIDs(p, TypeLinks, l) }
+
+// ParseLinks reads the body of a LINKS.
+func ParseLinks(b []byte) (Links, error) { return parseShortIDs("links", b) }
+
+// Doubts says of which members with whom its sender has a session it has had no answer
+// for a moment. Its body is as that of Links.
+type Doubts []ShortID
+
+// Append appends the message, with the first MaxMembers entries.
+func (d Doubts) Append(p []byte) []byte { return appendShortIDs(p, TypeDoubts, d) }
+
+// ParseDoubts reads the body of a DOUBTS.
+func ParseDoubts(b []byte) (Doubts, error) { return parseShortIDs("doubts", b) }
+
+func appendShortIDs(p []byte, typ uint8, ids []ShortID) []byte {
+	ids = ids[:min(len(ids), MaxMembers)]
+	p = appendHeader(p, typ, shortIDLen*len(ids))
+	for _, id := range ids {
 		p = append(p, id[:]...)
 	}
 	return p
 }
 
-// ParseLinks reads the body of a LINKS.
-func ParseLinks(b []byte) (Links, error) {
-	n, err := entries("links", b, shortIDLen)
+func parseShortIDs(name string, b []byte) ([]ShortID, error) {
+	n, err := entries(name, b, shortIDLen)
 	if err != nil {
 		return nil, err
 	}
-	l := make(Links, n)
-	for i := range l {
-		l[i] = ShortID(b[shortIDLen*i:])
+	ids := make([]ShortID, n)
+	for i := range ids {
+		ids[i] = ShortID(b[shortIDLen*i:])
 	}
-	return l, nil
+	return ids, nil
 }
 
 // entries returns how many entries of size bytes a list holds.

@@ -50,6 +50,7 @@ func TestMeshLayout(t *testing.T) {
 		{"have nothing", wire.Have(nil).Append(nil), "04 0000"},
 		{"links", wire.Links{one, two}.Append(nil), "06 0010 0102030405060708 ff00000000000000"},
 		{"no links", wire.Links(nil).Append(nil), "06 0000"},
+		{"doubts", wire.Doubts{two, one}.Append(nil), "0a 0010 ff00000000000000 0102030405060708"},
 		{"seen by IPv4", wire.Seen{netip.MustParseAddrPort("192.0.2.1:4433")}.Append(nil), "07 0012 00000000000000000000ffffc0000201 1151"},
 		{"seen by IPv6", wire.Seen{netip.MustParseAddrPort("[fe80::1%eth0]:65535")}.Append(nil), "07 0012 fe800000000000000000000000000001 ffff"},
 		{"punch", wire.Punch{Destination: two, Source: one}.Append(nil), "08 0010 ff00000000000000 0102030405060708"},
@@ -83,6 +84,7 @@ func TestMeshRoundTrip(t *testing.T) {
 			have = append(have, wire.Announced{Member: m, Version: rapid.Uint64().Draw(t, "version")})
 		}
 		links := wire.Links(rapid.SliceOfN(id, 0, wire.MaxMembers).Draw(t, "links"))
+		doubts := wire.Doubts(rapid.SliceOfN(id, 0, wire.MaxMembers).Draw(t, "doubts"))
 		ip, _ := netip.AddrFromSlice(rapid.OneOf(rapid.SliceOfN(rapid.Byte(), 4, 4), rapid.SliceOfN(rapid.Byte(), 16, 16)).Draw(t, "address"))
 		seen := wire.Seen{Addr: netip.AddrPortFrom(ip.Unmap(), rapid.Uint16().Draw(t, "port"))}
 		punch := wire.Punch{Destination: id.Draw(t, "destination"), Source: id.Draw(t, "source")}
@@ -102,6 +104,7 @@ func TestMeshRoundTrip(t *testing.T) {
 		stream = links.Append(stream)
 		stream = seen.Append(stream)
 		stream = punch.Append(stream)
+		stream = doubts.Append(stream)
 		r := bytes.NewReader(stream)
 		read := func(want uint8) []byte {
 			typ, body, err := wire.ReadMessage(r, nil)
@@ -131,6 +134,9 @@ func TestMeshRoundTrip(t *testing.T) {
 		}
 		if got, err := wire.ParsePunch(read(wire.TypePunch)); err != nil || got != punch {
 			t.Errorf("punch %v, %v, want %v", got, err, punch)
+		}
+		if got, err := wire.ParseDoubts(read(wire.TypeDoubts)); err != nil || !slices.Equal(got, doubts) {
+			t.Errorf("doubts %v, %v, want %v", got, err, doubts)
 		}
 	})
 }
@@ -171,6 +177,7 @@ func TestMeshRules(t *testing.T) {
 	}
 	have := func(b []byte) error { _, err := wire.ParseHave(b); return err }
 	links := func(b []byte) error { _, err := wire.ParseLinks(b); return err }
+	doubts := func(b []byte) error { _, err := wire.ParseDoubts(b); return err }
 	seen := func(b []byte) error { _, err := wire.ParseSeen(b); return err }
 	punch := func(b []byte) error { _, err := wire.ParsePunch(b); return err }
 	member := func(b []byte) error { _, _, _, err := wire.ParseMember(b); return err }
@@ -187,6 +194,8 @@ func TestMeshRules(t *testing.T) {
 		{"links of the greatest length", links, make([]byte, 8*1024), true},
 		{"links with one too many", links, make([]byte, 8*1025), false},
 		{"links with half an entry", links, make([]byte, 12), false},
+		{"doubts of the greatest length", doubts, make([]byte, 8*1024), true},
+		{"doubts with one too many", doubts, make([]byte, 8*1025), false},
 		{"seen", seen, append(mapped(192, 0, 2, 1), 0, 1), true},
 		{"seen and more", seen, append(mapped(192, 0, 2, 1), 0, 1, 9), true},
 		{"seen, short", seen, append(mapped(192, 0, 2, 1), 1), false},

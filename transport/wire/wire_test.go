@@ -409,6 +409,7 @@ func FuzzControl(f *testing.F) {
 	f.Add(wire.ProbeAck{Lane: 2, Nonce: 3}.Append(nil))
 	f.Add(wire.Lanes{Want: 4}.Append(nil))
 	f.Add(wire.Have{{wire.ShortID{1}, 2}}.Append(announce(f, site)))
+	f.Add(wire.Doubts{{1}, {2}}.Append(nil))
 	f.Add(wire.Links{{1}, {2}}.Append(wire.Punch{Source: wire.ShortID{3}}.Append(nil)))
 	f.Add(wire.Seen{netip.MustParseAddrPort("192.0.2.1:4433")}.Append(nil))
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -430,6 +431,8 @@ func FuzzControl(f *testing.F) {
 				m, err = wire.ParseHave(body)
 			case wire.TypeLinks:
 				m, err = wire.ParseLinks(body)
+			case wire.TypeDoubts:
+				m, err = wire.ParseDoubts(body)
 			case wire.TypeSeen:
 				m, err = wire.ParseSeen(body)
 			case wire.TypePunch:
