@@ -194,6 +194,13 @@ func TestMeshFloods(t *testing.T) {
 			}
 			return links.Append(nil)
 		},
+		"DOUBTS": func(s *siege, i int) []byte {
+			doubts := make(wire.Doubts, wire.MaxMembers)
+			for j := range doubts {
+				doubts[j] = noise(i, j)
+			}
+			return doubts.Append(nil)
+		},
 		"SEEN": func(s *siege, i int) []byte {
 			return wire.Seen{Addr: netip.AddrPortFrom(netip.MustParseAddr(victimAddr), uint16(1+i))}.Append(nil)
 		},
