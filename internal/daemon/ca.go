@@ -70,6 +70,11 @@ func (b backend) DropCA(sum [sha256.Size]byte) error {
 	if err := b.s.refuseOwnCA(); err != nil {
 		return err
 	}
+	done, err := b.s.change()
+	if err != nil {
+		return err
+	}
+	defer done()
 	m, err := b.s.dir.DropAuthority(sum)
 	if err != nil {
 		return founderError(err)
@@ -84,6 +89,11 @@ func (b backend) ImportCA(data []byte) (string, error) {
 	if err := b.s.refuseOwnCA(); err != nil {
 		return "", err
 	}
+	done, err := b.s.change()
+	if err != nil {
+		return "", err
+	}
+	defer done()
 	m, err := adoptCA(b.s.dir, data, "")
 	if err != nil {
 		return "", founderError(err)

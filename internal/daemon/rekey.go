@@ -21,10 +21,11 @@ func (b backend) Rekey(ctx context.Context, site string) (control.Rekeyed, error
 	if err := s.refuseOwnCA(); err != nil {
 		return control.Rekeyed{}, err
 	}
-	if !s.rekeying.TryLock() {
-		return control.Rekeyed{}, errors.New("another change of the key is under way (wait for it)")
+	done, err := s.change()
+	if err != nil {
+		return control.Rekeyed{}, err
 	}
-	defer s.rekeying.Unlock()
+	defer done()
 	ctx, cancel := context.WithTimeout(ctx, rekeyWait)
 	defer cancel()
 	was := s.member()
@@ -41,4 +42,13 @@ func (b backend) Rekey(ctx context.Context, site string) (control.Rekeyed, error
 		s.log.Warn("key changed, and not all of that is stored", "error", err)
 	}
 	return control.Rekeyed{Site: m.Site, ID: m.ID.String()}, nil
+}
+
+// change begins a change of who this site is, and what it has, until done is called.
+// Of two at once the one that is stored last need not be the last that is taken on.
+func (s *site) change() (done func(), err error) {
+	if !s.changing.TryLock() {
+		return nil, errors.New("another change of a key is under way (wait for it)")
+	}
+	return s.changing.Unlock, nil
 }

@@ -67,7 +67,7 @@ type site struct {
 
 	statics sync.Mutex // held while the static entries are stored
 
-	rekeying sync.Mutex // held while the key is changed
+	changing sync.Mutex // held while a key of this site is changed: see change
 
 	safety    *safety
 	peerLines peerLines // in the log
