@@ -476,7 +476,7 @@ func (m *Mesh) Peers() []Status {
 		if p.hasLeftLocked() {
 			continue
 		}
-		st := p.status()
+		st := p.statusLocked()
 		if st.State != "up" && st.State != "relayed" {
 			st.Error, st.Refused = p.trouble, p.refused
 		}

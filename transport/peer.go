@@ -314,7 +314,7 @@ func (s *session) pathMTU() int { return int(s.data.size.Load()) + overhead }
 // doubtedAt returns when the session last became suspect.
 func (s *session) doubtedAt() time.Time { return s.mesh.epoch.Add(time.Duration(s.doubted.Load())) }
 
-func (p *Peer) status() Status {
+func (p *Peer) statusLocked() Status {
 	st := Status{
 		Site: p.String(), ID: p.id, State: "connecting", Since: p.knownAt,
 		RxFrames: p.rxFrames.Load(), TxFrames: p.txFrames.Load(),

@@ -51,7 +51,9 @@ func (m *Mesh) Test(ctx context.Context, site string, each time.Duration, progre
 	if err != nil {
 		return r, fmt.Errorf("test of site %s: %w", site, err)
 	}
-	st := p.status()
+	m.mu.Lock()
+	st := p.statusLocked()
+	m.mu.Unlock()
 	r.Addr, r.PathMTU, r.Lanes = st.Addr, st.PathMTU, st.Lanes
 	r.Superframes = hello.Features&wire.FeatureTSO != 0
 	return r, nil
