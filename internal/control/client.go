@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,9 @@ import (
 
 // maxReplyBytes is more than the greatest MAC table needs.
 const maxReplyBytes = 1 << 30
+
+// patience is how long a Client waits for an answer.
+const patience = 15 * time.Second
 
 // Client asks the daemon at one socket. It holds no connection between calls
 // and may be used from many goroutines. Each method blocks until the daemon
@@ -33,7 +37,7 @@ type Client struct {
 // Dial returns a Client of the socket at path. It does not connect yet.
 func Dial(path string) *Client {
 	return &Client{path: path, http: http.Client{
-		Timeout: 15 * time.Second,
+		Timeout: patience,
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -176,11 +180,16 @@ func (c *Client) send(ctx context.Context, path string, q *request) (*http.Respo
 
 // explain turns an error of the connection into one of ours.
 func (c *Client) explain(err error) error {
+	if request := (*url.Error)(nil); errors.As(err, &request) {
+		err = request.Err // without the URL, which is nobody's
+	}
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
 		return fmt.Errorf("%w: nobody answers at %s (start it with \"l2bridge up\")", ErrNotRunning, c.path)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return fmt.Errorf("%w: control socket %s: permission denied (run as root)", ErrNotAuthorised, c.path)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("control socket %s: the daemon takes connections and does not answer (it, or this machine, stands still: see its log, or restart it)", c.path)
 	}
 	return fmt.Errorf("control socket %s: %w", c.path, err)
 }

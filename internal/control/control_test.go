@@ -372,6 +372,22 @@ func TestForeignServer(t *testing.T) {
 	}
 }
 
+// A daemon that was stopped (SIGSTOP) takes connections and answers nothing.
+func TestNoAnswer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client := control.Dial(path)
+	client.SetPatience(time.Millisecond)
+	want := "control socket " + path + ": the daemon takes connections and does not answer"
+	if _, err := client.Status(t.Context()); err == nil || errors.Is(err, control.ErrNotRunning) || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
 // Connections beyond the bound wait; they are served when others go.
 func TestConnectionBound(t *testing.T) {
 	t.Parallel()
