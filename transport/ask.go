@@ -8,9 +8,9 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -230,15 +230,15 @@ func (q *question) heed(ctx context.Context, to Heard) {
 
 // dial connects to the first of the addresses that has a member of the network.
 func (q *question) dial(ctx context.Context) (*quic.Conn, error) {
-	addrs, err := resolveAll(ctx, systemLookup, q.Peers)
-	if err != nil {
-		return nil, err
-	}
-	if q.founder != "" {
-		addrs = slices.DeleteFunc(addrs, func(a netip.AddrPort) bool { return !mayDial(a.Addr()) })
-	}
-	if len(addrs) == 0 {
-		return nil, errNoAddress
+	var trouble error
+	addrs := func(ctx context.Context) iter.Seq[netip.AddrPort] {
+		return func(yield func(netip.AddrPort) bool) {
+			for a := range lookedUp(ctx, systemLookup, q.Peers, &trouble) {
+				if (q.founder == "" || mayDial(a.Addr())) && !yield(a) {
+					return
+				}
+			}
+		}
 	}
 	cfg := quicConfig(0)
 	cfg.KeepAlivePeriod = silence / 3
@@ -251,12 +251,12 @@ func (q *question) dial(ctx context.Context) (*quic.Conn, error) {
 		}
 		return conn, nil
 	}
-	conn, errs := race(ctx, listed(addrs), try, func(late *quic.Conn) { closeFor(late, nil) })
+	conn, errs := race(ctx, addrs, try, func(late *quic.Conn) { closeFor(late, nil) })
 	switch {
 	case conn != nil:
 		return conn, nil
 	case len(errs) == 0:
-		return nil, ctx.Err()
+		return nil, cmp.Or(trouble, ctx.Err(), errNoAddress)
 	}
 	return nil, worst(errs, identity.ErrNotMember)
 }

@@ -139,6 +139,56 @@ func resolveAll(ctx context.Context, lookup lookupFunc, addresses []string) (all
 	return nil, cmp.Or(err, errors.New("no address to dial"))
 }
 
+// lookedUp yields what several HOST:PORT stand for, in their order, but has none wait
+// for a name that is still looked up: who is to be joined may be what has the servers.
+// trouble is set to why a name could not be.
+func lookedUp(ctx context.Context, lookup lookupFunc, addresses []string, trouble *error) iter.Seq[netip.AddrPort] {
+	return func(yield func(netip.AddrPort) bool) {
+		var lookups sync.WaitGroup
+		defer lookups.Wait()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		var (
+			found   = make([][]netip.AddrPort, len(addresses))
+			errs    = make([]error, len(addresses))
+			ready   = make([]bool, len(addresses)) // and not yet yielded
+			arrived = make(chan int, len(addresses))
+		)
+		for i, a := range addresses {
+			if _, err := netip.ParseAddrPort(a); err == nil {
+				found[i], errs[i] = resolve(ctx, lookup, a)
+				ready[i] = true
+				continue
+			}
+			lookups.Go(func() {
+				found[i], errs[i] = resolve(ctx, lookup, a)
+				arrived <- i
+			})
+		}
+		var yielded []netip.AddrPort
+		for range addresses {
+			for len(arrived) > 0 {
+				ready[<-arrived] = true
+			}
+			i := slices.Index(ready, true)
+			if i < 0 {
+				i = <-arrived
+			}
+			ready[i] = false
+			*trouble = cmp.Or(*trouble, errs[i])
+			for _, a := range found[i] {
+				if slices.Contains(yielded, a) {
+					continue
+				}
+				yielded = append(yielded, a)
+				if !yield(a) {
+					return
+				}
+			}
+		}
+	}
+}
+
 type lookupFunc = func(ctx context.Context, host string) ([]netip.Addr, error)
 
 // systemLookup asks the system's resolver.

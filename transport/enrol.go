@@ -3,10 +3,12 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"net/netip"
 	"time"
@@ -92,15 +94,19 @@ func Enrol(ctx context.Context, listen func() (net.PacketConn, error), dir *iden
 	}
 	wait := firstRetry
 	for {
-		candidates, err := resolveAll(ctx, systemLookup, token.Addrs)
-		if err == nil {
-			reply, errs := race(ctx, listed(candidates), ask, func([]byte) {})
-			if errs == nil {
-				return dir.Join(token, site, reply)
-			}
+		var err error
+		reply, errs := race(ctx, func(ctx context.Context) iter.Seq[netip.AddrPort] {
+			return lookedUp(ctx, systemLookup, token.Addrs, &err)
+		}, ask, func([]byte) {})
+		switch {
+		case reply != nil:
+			return dir.Join(token, site, reply)
+		case len(errs) > 0:
 			// Another machine may have one of the founder's addresses: it is
 			// hopeless only when all say so.
 			err = worst(errs, identity.ErrNotMember)
+		case err == nil:
+			err = cmp.Or(ctx.Err(), errNoAddress)
 		}
 		if errors.Is(err, identity.ErrNotMember) {
 			return nil, nil, err

@@ -14,6 +14,9 @@ import (
 // CountDropped counts records as if they had come from the peer and been dropped.
 func (p *Peer) CountDropped(why wire.Reason, n uint64) { p.drops[why].Add(n) }
 
+// LookedUp yields what several HOST:PORT stand for.
+var LookedUp = lookedUp
+
 // CutOff cuts a member off, of a mesh that does not run, and returns until when.
 func CutOff() time.Time {
 	m := New(Config{Member: new(identity.Member), Log: slog.New(slog.DiscardHandler)})
