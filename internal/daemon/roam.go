@@ -25,9 +25,18 @@ const (
 // once, and not by their silence. Of what has changed nothing is read; most of it
 // has nothing to do with us, and to ask costs a ping.
 func followRoaming(ctx context.Context, log *slog.Logger, moved func()) {
+	keepListening(ctx, log, func() error { return listenRoaming(ctx, moved) })
+}
+
+// keepListening listens until ctx ends. What is in the way is told once.
+func keepListening(ctx context.Context, log *slog.Logger, listen func() error) {
+	var told string
 	for ctx.Err() == nil {
-		if err := listenRoaming(ctx, moved); err != nil {
-			log.Warn("changes of addresses and routes are not seen, trying again", "error", err)
+		if err := listen(); err != nil {
+			if text := err.Error(); text != told {
+				told = text
+				log.Warn("changes of addresses and routes are not seen, trying again", "error", err)
+			}
 			select {
 			case <-time.After(roamAgain):
 			case <-ctx.Done():
