@@ -53,9 +53,13 @@ func TestBusyMachines(t *testing.T) {
 		for _, n := range nodes {
 			f.at(n)
 		}
+		long := 25 * time.Second
+		if raceEnabled {
+			long = 10 * time.Second
+		}
 		began := time.Now()
 		var next time.Time
-		for time.Since(began) < 25*time.Second {
+		for time.Since(began) < long {
 			if now := time.Now(); now.After(next) {
 				who := addrs[rng.IntN(len(addrs))]
 				lasts := time.Duration(rng.Int64N(int64(3 * time.Second)))

@@ -53,7 +53,11 @@ func TestOneDoubts(t *testing.T) {
 					}
 				}
 				attached := office.attaches() + cabin.attaches()
-				for lasts := 1100 * time.Millisecond; lasts < 2*time.Second; lasts += 97 * time.Millisecond {
+				step := 97 * time.Millisecond
+				if raceEnabled {
+					step *= 3
+				}
+				for lasts := 1100 * time.Millisecond; lasts < 2*time.Second; lasts += step {
 					w.set(func() { silent = true })
 					flow(lasts)
 					w.set(func() { silent = false })
