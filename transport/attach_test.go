@@ -18,8 +18,7 @@ func TestAttachedLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		const late = 50 * time.Millisecond
-		var home *node
-		home = w.run(t, ms[0], homeAddr, nil, func(c *transport.Config) {
+		home := w.run(t, ms[0], homeAddr, nil, func(c *transport.Config) {
 			serve := c.Serve
 			c.Serve = func(ctx context.Context, p *transport.Peer) error {
 				time.Sleep(late)

@@ -26,7 +26,7 @@ var jumps = []struct {
 // jump has the clock go on from another time, until it is set right again. Tests
 // that are not parallel are alone.
 func jump(t *testing.T, to func(time.Time) time.Time) (right func()) {
-	ahead := to(time.Now()).Sub(time.Now())
+	ahead := time.Until(to(time.Now()))
 	return identity.SetClock(t, func() time.Time { return time.Now().Add(ahead).Round(0) })
 }
 
