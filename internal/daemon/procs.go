@@ -19,12 +19,14 @@ import (
 
 // gcPercent lets the heap grow to three times what is in use: what quic-go
 // allocates for each packet is short-lived, and a gateway's heap is small.
-// Figures are in docs/performance.md. But it grows by mostGarbage at most, and
-// leastPercent: what a peer can have us keep for it must not count three times.
+// Figures are in docs/performance.md. But what a hostile peer has us keep must
+// not count three times: above heapGoal the heap grows by leastGarbage only, or
+// by leastPercent where a hub with many peers has much in use.
 const (
 	gcPercent    = 200
 	leastPercent = 25
-	mostGarbage  = 16 << 20
+	heapGoal     = 28 << 20
+	leastGarbage = 10 << 20
 )
 
 // garbage says how much the heap may grow until it is collected.
@@ -48,7 +50,11 @@ func (g *garbage) follow() {
 // percentFor returns by how many percent a heap may grow of which so many bytes
 // are in use.
 func percentFor(live uint64) int {
-	return int(min(gcPercent, max(leastPercent, 100*mostGarbage/max(live, 1))))
+	garbage := uint64(leastGarbage)
+	if live+garbage < heapGoal {
+		garbage = heapGoal - live
+	}
+	return int(min(gcPercent, max(leastPercent, 100*garbage/max(live, 1))))
 }
 
 // procs says how many processors Go uses at once. A goroutine that wakes

@@ -58,7 +58,7 @@ func TestIdleTime(t *testing.T) {
 // The less of the heap is in use the more it may grow by, but never by much.
 func TestPercentFor(t *testing.T) {
 	t.Parallel()
-	for live, want := range map[uint64]int{0: 200, 8 << 20: 200, 16 << 20: 100, 32 << 20: 50, 64 << 20: 25, 1 << 30: 25} {
+	for live, want := range map[uint64]int{0: 200, 8 << 20: 200, 14 << 20: 100, 20 << 20: 50, 40 << 20: 25, 1 << 30: 25} {
 		if got := percentFor(live); got != want {
 			t.Errorf("%d MiB in use: %d %%, want %d", live>>20, got, want)
 		}
