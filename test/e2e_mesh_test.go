@@ -141,7 +141,7 @@ func TestStationMoves(t *testing.T) {
 func arrivals(t *testing.T, w *lab.Wire, until time.Time) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for {
-			frame, err := w.Recv(max(time.Until(until), 10*time.Millisecond))
+			frame, err := w.Recv(time.Until(until))
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				return
 			}

@@ -407,3 +407,27 @@ func TestNothingIsLeft(t *testing.T) {
 		t.Errorf("namespace %s is still there: %v", name, err)
 	}
 }
+
+// What waits in a Wire is there however late it is looked for.
+func TestWireLate(t *testing.T) {
+	s := lab.TwoSites(t, lab.Options{Hosts: 2})
+	out, in := s.A.Hosts[0].Wire("eth0"), s.A.Hosts[1].Wire("eth0")
+	frame := lab.Numbered{Dst: []byte{255, 255, 255, 255, 255, 255}, Src: []byte{2, 0, 0, 0, 0, 7}, Number: 1, Length: 60}.Bytes()
+	const count = 3
+	for range count {
+		if err := out.Send(frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	came := 0
+	lab.Wait(t, 10*time.Second, "all frames, without time to wait for them", func() error {
+		got, err := in.Recv(-time.Second)
+		if bytes.Equal(got, frame) {
+			came++
+		}
+		if came < count {
+			return fmt.Errorf("%d frames, %v", came, err)
+		}
+		return nil
+	})
+}
