@@ -306,7 +306,7 @@ func (b *badInput) start(ts *testscript.TestScript, args []string) {
 	s := b.site(ts, args[0])
 	line := s.l2bridge(ts, args[1:])
 	s.running = s.Gateway.Start(line[0], line[1:]...)
-	s.running.WaitOutput(10*time.Second, "msg=ready ")
+	s.running.WaitOutput(10*time.Second, "ready site=")
 	ts.Setenv("PID", strconv.Itoa(s.running.PID()))
 }
 

@@ -114,7 +114,7 @@ func TestAskToJoin(t *testing.T) {
 	if err := person.Type("yes"); err != nil {
 		t.Fatal(err)
 	}
-	up.WaitOutput(backWait, "msg=ready")
+	up.WaitOutput(backWait, "\nready ")
 	a.WaitUp(1)
 
 	// Without a terminal: filed, by way of a member that is not the founder.
@@ -135,7 +135,7 @@ func TestAskToJoin(t *testing.T) {
 		t.Errorf("again, before it is approved: %v", err)
 	}
 	a.MustCLI("approve", r.ID[:16])
-	c.Start(ask(b, "c")...).WaitOutput(backWait, "msg=ready")
+	c.Start(ask(b, "c")...).WaitOutput(backWait, "\nready ")
 	a.WaitUp(2)
 
 	// Denied, while it waits.

@@ -256,5 +256,30 @@ func (a *app) logger() *slog.Logger {
 			return attr
 		}
 	}
-	return slog.New(slog.NewTextHandler(a.stderr, options))
+	return slog.New(&logHandler{slog.NewTextHandler(a.stderr, options), a.stderr})
+}
+
+// logHandler writes that the site runs as a line of its own form, "ready site=home
+// tap=l2b0 ...", for scripts to wait for. All else is a log as slog has it.
+type logHandler struct {
+	slog.Handler
+	w io.Writer
+}
+
+func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message != "ready" || r.Level != slog.LevelInfo {
+		return h.Handler.Handle(ctx, r)
+	}
+	line := bytes.NewBufferString("ready ")
+	attrs := slog.NewTextHandler(line, &slog.HandlerOptions{ReplaceAttr: func(groups []string, attr slog.Attr) slog.Attr {
+		if len(groups) == 0 && (attr.Key == slog.TimeKey || attr.Key == slog.LevelKey || attr.Key == slog.MessageKey) {
+			return slog.Attr{}
+		}
+		return attr
+	}})
+	if err := attrs.Handle(ctx, r); err != nil {
+		return err
+	}
+	_, err := h.w.Write(line.Bytes())
+	return err
 }

@@ -87,6 +87,7 @@ func (e toldEngine) Ask(_ context.Context, cfg config.Config, timeout time.Durat
 }
 
 func (e toldEngine) Run(_ context.Context, cfg config.Config, log *slog.Logger) error {
+	log.Info("joining", "site", cfg.Site)
 	log.Info("ready", "site", cfg.Site)
 	return e.told("up", cfg)
 }
