@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,10 +31,10 @@ import (
 
 // company is a CA of the operator's own.
 type company struct {
-	t    *testing.T
-	key  crypto.Signer
-	cert *x509.Certificate
-	next int64
+	t      *testing.T
+	key    crypto.Signer
+	cert   *x509.Certificate
+	issued atomic.Int64
 }
 
 func p256(t *testing.T) crypto.Signer {
@@ -48,7 +49,7 @@ func p256(t *testing.T) crypto.Signer {
 // newCompany makes a CA, below another one unless that is nil.
 func newCompany(t *testing.T, above *company) *company {
 	t.Helper()
-	c := &company{t: t, key: p256(t), next: 1}
+	c := &company{t: t, key: p256(t)}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "Company CA", OrganizationalUnit: []string{"printers"}},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * time.Hour),
@@ -72,9 +73,8 @@ func newCompany(t *testing.T, above *company) *company {
 // certify makes a member's certificate that change has altered first.
 func (c *company) certify(site string, key crypto.PublicKey, change func(*x509.Certificate)) *x509.Certificate {
 	c.t.Helper()
-	c.next++
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(c.next), Subject: pkix.Name{CommonName: site},
+		SerialNumber: big.NewInt(1 + c.issued.Add(1)), Subject: pkix.Name{CommonName: site},
 		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
 		URIs:        []*url.URL{{Scheme: "l2bridge", Host: "corp", Path: "/" + site}},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
