@@ -900,10 +900,7 @@ func TestDoubtsAllTheTime(t *testing.T) {
 	ms := members(t, "home", "office", "cabin")
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
-		home := w.run(t, ms[0], homeAddr, nil, known(homeAddr))
-		office := w.run(t, ms[1], officeAddr, []string{homePort}, known(officeAddr))
-		cabin := w.run(t, ms[2], "192.0.2.3", []string{homePort}, known("192.0.2.3"))
-		until(t, "up", 5*time.Second, all("up", home, office, cabin))
+		home, _, _ := w.three(t, ms)
 		began := time.Now()
 		for range 80 {
 			w.set(func() {

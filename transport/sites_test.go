@@ -15,7 +15,18 @@ import (
 
 	"github.com/l2bridge/l2bridge/internal/frame"
 	"github.com/l2bridge/l2bridge/transport"
+	"github.com/l2bridge/l2bridge/transport/identity"
 )
+
+// three runs home, and office and cabin that dial it, until each has both others.
+func (w *world) three(t *testing.T, ms []*identity.Member) (home, office, cabin *node) {
+	t.Helper()
+	home = w.run(t, ms[0], homeAddr, nil, known(homeAddr))
+	office = w.run(t, ms[1], officeAddr, []string{homePort}, known(officeAddr))
+	cabin = w.run(t, ms[2], "192.0.2.3", []string{homePort}, known("192.0.2.3"))
+	until(t, "up", 5*time.Second, all("up", home, office, cabin))
+	return home, office, cabin
+}
 
 // known gives a site an address to tell others.
 func known(addr string) func(*transport.Config) {

@@ -41,7 +41,7 @@ func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err e
 	// By value, and IPv4 as such: that way package net allocates nothing.
 	to := addr.AddrPort()
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
-	segment, pinned, marked := scanControl(oob)
+	segment, marked := scanControl(oob)
 	if marked {
 		c.answers.isMarked()
 	} else if !c.answers.admits(b, time.Now()) {
@@ -55,7 +55,7 @@ func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err e
 		err = c.join.batch(b, oob, to, segment)
 	} else {
 		c.join.flush()
-		err = c.swallow(c.sendMessage(b, oob, to, 1, pinned))
+		err = c.swallow(c.sendMessage(b, oob, to, 1))
 	}
 	if err != nil {
 		return 0, 0, err
@@ -66,15 +66,14 @@ func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err e
 // sendBatch sends a batch in one message, or packet by packet where that is
 // refused.
 func (c *Conn) sendBatch(b, oob []byte, to netip.AddrPort, segment int) error {
-	_, pinned, _ := scanControl(oob)
 	if c.refusals.standing(to.Addr()) {
-		_, err := c.sendSingly(b, oob, to, segment, pinned)
+		_, err := c.sendSingly(b, oob, to, segment)
 		return err
 	}
-	err := c.sendMessage(b, oob, to, (len(b)+segment-1)/segment, pinned)
+	err := c.sendMessage(b, oob, to, (len(b)+segment-1)/segment)
 	if errors.Is(err, unix.EIO) || errors.Is(err, unix.EINVAL) {
 		// The batch, or the way? A packet by itself tells.
-		went, err := c.sendSingly(b, oob, to, segment, pinned)
+		went, err := c.sendSingly(b, oob, to, segment)
 		if went {
 			c.refusals.add(to.Addr())
 		}
@@ -89,14 +88,14 @@ func (c *Conn) sendBatch(b, oob []byte, to netip.AddrPort, segment int) error {
 // sendSingly sends a batch packet by packet, and reports whether the first one
 // went. quic-go could do that as well, but it would remember in a field that
 // two of its goroutines share without a lock (sconn.gotGSOError).
-func (c *Conn) sendSingly(b, oob []byte, to netip.AddrPort, segment int, pinned bool) (went bool, err error) {
+func (c *Conn) sendSingly(b, oob []byte, to netip.AddrPort, segment int) (went bool, err error) {
 	oob = without(oob, func(level, kind int32) bool {
 		return level == unix.IPPROTO_UDP && kind == unix.UDP_SEGMENT
 	})
 	var tooLong error
 	for rest := b; len(rest) > 0; {
 		packet := rest[:min(segment, len(rest))]
-		err := c.sendMessage(packet, oob, to, 1, pinned)
+		err := c.sendMessage(packet, oob, to, 1)
 		if err == nil && len(rest) == len(b) {
 			went = true
 		}
@@ -113,10 +112,10 @@ func (c *Conn) sendSingly(b, oob []byte, to netip.AddrPort, segment int, pinned 
 
 // sendMessage makes one message of b, trying twice where that may help, and
 // counts what went.
-func (c *Conn) sendMessage(b, oob []byte, to netip.AddrPort, packets int, pinned bool) error {
+func (c *Conn) sendMessage(b, oob []byte, to netip.AddrPort, packets int) error {
 	_, _, err := c.send(b, oob, to)
 	if err != nil {
-		err = c.sendAgain(err, b, oob, to, pinned)
+		err = c.sendAgain(err, b, oob, to)
 	}
 	if err != nil {
 		return err
@@ -142,17 +141,21 @@ func (c *Conn) swallow(err error) error {
 
 // sendAgain makes the second try where one may help, and returns the error
 // that stands.
-func (c *Conn) sendAgain(err error, b, oob []byte, to netip.AddrPort, pinned bool) error {
+func (c *Conn) sendAgain(err error, b, oob []byte, to netip.AddrPort) error {
 	switch {
 	case errors.Is(err, unix.EPERM):
 		// The first send on a new socket can fail for no reason (golang/go
 		// #63322). quic-go has this retry as well, but does not see EPERM.
 		_, _, err = c.send(b, oob, to)
-	case pinned && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EADDRNOTAVAIL)):
+	case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EADDRNOTAVAIL):
 		// The address that the connection began on may be gone: Linux says
 		// EINVAL for IPv6 (ip6_datagram_send_ctl) and ENETUNREACH for IPv4.
 		// The routes may still have another; QUIC validates the new path.
-		if _, _, retry := c.send(b, without(oob, isPktinfo), to); retry != nil {
+		unpinned := without(oob, isPktinfo)
+		if len(unpinned) == len(oob) {
+			return err
+		}
+		if _, _, retry := c.send(b, unpinned, to); retry != nil {
 			return err
 		}
 		c.tx.unpinned.Add(1)
@@ -161,9 +164,9 @@ func (c *Conn) sendAgain(err error, b, oob []byte, to netip.AddrPort, pinned boo
 	return err
 }
 
-// scanControl returns the segment size of a batch, 0 for a single packet, whether
-// oob pins the source address, and whether it has ECN bits.
-func scanControl(oob []byte) (segment int, pinned, marked bool) {
+// scanControl returns the segment size of a batch, 0 for a single packet, and
+// whether oob has ECN bits.
+func scanControl(oob []byte) (segment int, marked bool) {
 	for len(oob) > 0 {
 		level, kind, body, _, rest, ok := nextControl(oob)
 		if !ok {
@@ -172,14 +175,12 @@ func scanControl(oob []byte) (segment int, pinned, marked bool) {
 		switch {
 		case level == unix.IPPROTO_UDP && kind == unix.UDP_SEGMENT && len(body) >= 2:
 			segment = int(binary.NativeEndian.Uint16(body))
-		case isPktinfo(level, kind):
-			pinned = true
 		case isTOS(level, kind):
 			marked = true
 		}
 		oob = rest
 	}
-	return segment, pinned, marked
+	return segment, marked
 }
 
 // without returns a copy of oob that lacks the control messages of a kind.
