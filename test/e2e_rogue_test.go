@@ -107,6 +107,7 @@ func (s *siege) watch(f func()) (lost float64) {
 	if _, err := fmt.Sscanf(out[i+4:], "%f packets transmitted, %f received", &sent, &received); err != nil {
 		s.t.Fatalf("%v: %s", err, out)
 	}
+	s.t.Log(strings.TrimSpace(out[i+4:]))
 	// The last one may still be under way.
 	return max(0, 1-received/max(1, sent-1))
 }
@@ -179,46 +180,52 @@ func TestRogue(t *testing.T) {
 		}
 		return st
 	}
-	lost := s.watch(func() {
-		p := s.attack(s.A, status(s.B).ID, max(lasts, 10*time.Second), "noise,random,totals,overlap,headers", "-rate", rate)
-		p.WaitOutput(30*time.Second, "cut off for 10s")
-		s.up[s.A].WaitOutput(recvWait, "peer cut off")
-		p.WaitOutput(recvWait, "refused:")
-		if *attackFull {
-			<-p.Done()
-		} else {
-			p.Stop()
+	t.Run("wrong", func(t *testing.T) {
+		s.t = t
+		lost := s.watch(func() {
+			p := s.attack(s.A, status(s.B).ID, max(lasts, 10*time.Second), "noise,random,totals,overlap,headers", "-rate", rate)
+			p.WaitOutput(30*time.Second, "cut off for 10s")
+			s.up[s.A].WaitOutput(recvWait, "peer cut off")
+			p.WaitOutput(recvWait, "refused:")
+			if *attackFull {
+				<-p.Done()
+			} else {
+				p.Stop()
+			}
+			t.Log(p.Output())
+		})
+		s.judge("wrong", lost, 0.01)
+		var lines []string
+		for line := range strings.Lines(s.up[s.A].Output()) {
+			if strings.Contains(line, "level=WARN") && strings.Contains(line, "peer="+s.evil.Name) {
+				lines = append(lines, line)
+			}
 		}
-		t.Log(p.Output())
+		t.Logf("%s", strings.Join(lines, ""))
+		if !*attackFull && len(lines) != 3 {
+			t.Errorf("site a has %d lines about it, want two warnings and the end", len(lines))
+		}
 	})
-	s.judge("wrong", lost, 0.01)
-	var lines []string
-	for line := range strings.Lines(s.up[s.A].Output()) {
-		if strings.Contains(line, "level=WARN") && strings.Contains(line, "peer="+s.evil.Name) {
-			lines = append(lines, line)
-		}
-	}
-	t.Logf("%s", strings.Join(lines, ""))
-	if !*attackFull && len(lines) != 3 {
-		t.Errorf("site a has %d lines about it, want two warnings and the end", len(lines))
-	}
 	for _, what := range []string{"bombs,parity,pings", "frames,tests,messages", "relayed,halfopen"} {
 		if !*attackFull && what[0] == 'r' {
 			continue // the same in little in package transport
 		}
-		lost := s.watch(func() {
-			// B has nothing against it yet.
-			p := s.attack(s.B, status(s.A).ID, lasts, what, "-rate", rate, "-lanes", "16")
-			<-p.Done()
-			t.Logf("%s: %s", what, p.Output())
-			if strings.Contains(p.Output(), "cut off") {
-				t.Errorf("%s: is cut off", what)
-			}
-			if d, err := s.B.Drops(); err == nil {
-				t.Logf("%s: drops of site b: %v", what, d)
-			}
+		t.Run(what, func(t *testing.T) {
+			s.t = t
+			lost := s.watch(func() {
+				// B has nothing against it yet.
+				p := s.attack(s.B, status(s.A).ID, lasts, what, "-rate", rate, "-lanes", "16")
+				<-p.Done()
+				t.Log(p.Output())
+				if strings.Contains(p.Output(), "cut off") {
+					t.Error("is cut off")
+				}
+				if d, err := s.B.Drops(); err == nil {
+					t.Logf("drops of site b: %v", d)
+				}
+			})
+			s.judge(what, lost, 0.01)
 		})
-		s.judge(what, lost, 0.01)
 	}
 }
 

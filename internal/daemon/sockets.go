@@ -24,6 +24,7 @@ func (d socketDrops) addDrops(st udpconn.Stats) {
 	d["socket_full"] += st.RxKernelDrops
 	d["oversize"] += st.RxOversize
 	d["stranger"] += st.RxStrange
+	d["overrun"] += st.RxOverrun
 	d["answer_limit"] += st.TxAnswersDropped
 	d["unproven"] += st.TxUnproven
 }

@@ -28,6 +28,9 @@ func (f *Flow) WaitedTooLong(now time.Time, waited time.Duration) bool {
 	return f.waitedTooLong(now, waited)
 }
 
+// Overruns tells whether a packet without credit is to be dropped.
+func (f *Flow) Overruns(now time.Time) bool { return f.overruns(now) }
+
 // HandUp does what ReadBatch does before it hands up one packet.
 func (f *Flow) HandUp() {
 	for f.room(time.Now()) == 0 {

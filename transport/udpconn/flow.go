@@ -403,12 +403,16 @@ func flowKey(a *net.UDPAddr) netip.AddrPort { return zoneless(a.AddrPort()) }
 // delay watches how long a flow's packets wait in the socket. A reader that is
 // slower than what comes in would have them wait for as long as the buffer is
 // deep, since nothing is lost until it is full: QUIC's congestion control is
-// told before that, by ECN, as a router on the path would.
+// told before that, by ECN, as a router on the path would. A flow that does not
+// listen, and without credit holds up those of others, loses packets.
 type delay struct {
 	above     time.Time // when packets began to wait for too long; zero when they do not
 	longest   time.Duration
 	burst     time.Duration
 	refreshed time.Time
+
+	late    time.Time // when packets began to wait for longer than overrunDelay; likewise
+	overran time.Time // when a packet was last dropped
 }
 
 const (
@@ -421,7 +425,27 @@ const (
 	burstTime    = 2 * time.Millisecond
 	// delayRefresh is how often the round trip is asked for.
 	delayRefresh = 100 * time.Millisecond
+
+	// A flow overruns us when it has no credit, its packets have waited for longer
+	// than overrunDelay for overrunTime, which is many marks, and other flows wait
+	// behind it. From then on what it has no credit for is dropped, until it has
+	// had enough for overrunMemory.
+	overrunDelay  = 10 * time.Millisecond
+	overrunTime   = 100 * time.Millisecond
+	overrunMemory = time.Second
 )
+
+// overruns reports whether a packet for which the flow has no credit is to be dropped
+// instead of holding the reader.
+func (f *Flow) overruns(now time.Time) bool {
+	d := &f.delay
+	since := now.Sub(d.overran)
+	if !f.flows.shared() || since > overrunMemory && (d.late.IsZero() || now.Sub(d.late) < overrunTime) {
+		return false
+	}
+	d.overran = now
+	return true
+}
 
 // waitedTooLong reports whether a packet of the flow that has waited for that
 // long is to be marked. A nil Flow has none to mark.
@@ -430,6 +454,11 @@ func (f *Flow) waitedTooLong(now time.Time, waited time.Duration) bool {
 		return false
 	}
 	d := &f.delay
+	if waited < overrunDelay {
+		d.late = time.Time{}
+	} else if d.late.IsZero() {
+		d.late = now
+	}
 	if waited < longestDelay {
 		d.above = time.Time{}
 		return false

@@ -327,3 +327,42 @@ func TestClockIsSet(t *testing.T) {
 		}
 	})
 }
+
+// A flow that has no credit, and whose packets wait all the same, is no longer waited
+// for once it has been told by marks for long enough; until it has had credit for a
+// while. With nobody else there it harms nobody.
+func TestFlowOverruns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const long, short = 20 * time.Millisecond, time.Millisecond
+		for _, alone := range []bool{false, true} {
+			var flows udpconn.Flows
+			f := flows.Open(t.Context(), newFakeConn(peer))
+			if !alone {
+				defer flows.Open(t.Context(), newFakeConn("192.0.2.2:4433")).Close()
+			}
+			for i, step := range []struct {
+				after, waited time.Duration
+				noCredit      bool
+				want          bool
+			}{
+				{0, long, true, false},
+				{90 * time.Millisecond, long, true, false},
+				{5 * time.Millisecond, short, false, false}, // caught up in between
+				{5 * time.Millisecond, long, true, false},
+				{99 * time.Millisecond, long, true, false},
+				{time.Millisecond, long, true, true},
+				{900 * time.Millisecond, short, true, true}, // again, and so at once
+				{900 * time.Millisecond, short, false, false},
+				{200 * time.Millisecond, long, true, false}, // had credit for over a second
+			} {
+				time.Sleep(step.after)
+				f.WaitedTooLong(time.Now(), step.waited)
+				if want := step.want && !alone; step.noCredit && f.Overruns(time.Now()) != want {
+					t.Errorf("alone %t, step %d: overruns %t, want %t", alone, i, !want, want)
+				}
+			}
+			f.Close()
+		}
+	})
+}

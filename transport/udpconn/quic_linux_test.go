@@ -214,6 +214,48 @@ func TestCreditLosesNothing(t *testing.T) {
 	}
 }
 
+// Flows that nobody takes anything of, and that go on, do not keep the reader from the
+// others: they lose packets, which are counted.
+func TestSlowFlowsHoldNobody(t *testing.T) {
+	c := listen(t, "127.0.0.1:0")
+	const slow, each = 20, 300
+	var senders [slow + 1]*udpconn.Conn // the last one's flow is taken
+	for i := range senders {
+		senders[i] = listen(t, "127.0.0.1:0")
+		defer c.Flow(t.Context(), newFakeConn(senders[i].LocalAddr().String())).Close()
+	}
+	packet := []byte{0x40, 1, 2, 3} // of a short header
+	send := func(from *udpconn.Conn) {
+		if _, err := from.WriteTo(packet, c.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range each {
+		for _, s := range senders[:slow] {
+			send(s)
+		}
+	}
+	send(senders[slow])
+	setDeadline(t, c)
+	ms, handedUp := newBatch(batchSize), 0
+	for last := false; !last; {
+		n, err := c.ReadBatch(ms, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		handedUp += n
+		last = n > 0 && ms[n-1].Addr.String() == senders[slow].LocalAddr().String()
+	}
+	s := c.Stats()
+	t.Logf("handed up %d, dropped %d, held %d times", handedUp, s.RxOverrun, s.Holds)
+	if s.RxOverrun == 0 || handedUp+int(s.RxOverrun+s.RxKernelDrops) != slow*each+1 {
+		t.Errorf("handed up %d packets, dropped %d, kernel %d, of %d", handedUp, s.RxOverrun, s.RxKernelDrops, slow*each+1)
+	}
+	if most := uint64(slow * each / udpconn.CreditLimit); s.Holds >= most {
+		t.Errorf("held %d times, want less than %d", s.Holds, most)
+	}
+}
+
 // maxInFlight is more than quic-go's queues hold.
 const maxInFlight = 50 * 256
 

@@ -55,8 +55,8 @@ const maxSoftErrors = 64
 
 // rxCounters is written by the reader only.
 type rxCounters struct {
-	packets, bytes, batches, syscalls, oversize, strange, marks atomic.Uint64
-	errors                                                      errnoCounters
+	packets, bytes, batches, syscalls, oversize, strange, overrun, marks atomic.Uint64
+	errors                                                               errnoCounters
 }
 
 func (r *rxCounters) into(s *Stats) {
@@ -66,6 +66,7 @@ func (r *rxCounters) into(s *Stats) {
 	s.RxSyscalls = r.syscalls.Load()
 	s.RxOversize = r.oversize.Load()
 	s.RxStrange = r.strange.Load()
+	s.RxOverrun = r.overrun.Load()
 	s.RxMarks = r.marks.Load()
 	s.RxErrors = r.errors.byName()
 }
@@ -84,10 +85,9 @@ func newReceiver(raw syscall.RawConn, gro bool) *receiver {
 // many, at least one unless it returns an error. It blocks until there is a
 // packet, [Conn.Close] or the read deadline; and up to maxHold while the next
 // packet's [Flow] is out of credit. Each packet goes into the first buffer of
-// its message, whole: one that is too long, or that the [Gate] does not admit, is
-// dropped and counted. Addr is
-// shared by all packets of a sender and must not be changed. The flags are
-// not used.
+// its message, whole: one that is too long, that the [Gate] does not admit, or whose
+// flow overruns the others is dropped and counted. Addr is shared by all packets of a
+// sender and must not be changed. The flags are not used.
 func (c *Conn) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
 	for {
 		n, held := c.rx.split(ms, &c.flows, c.gate.Load())
@@ -130,6 +130,11 @@ func (r *receiver) split(ms []ipv4.Message, flows *flows, gate *Gate) (n int, he
 			}
 			credited := flow != nil && isShortHeader(r.rest[0])
 			if credited && taken == room {
+				if flow.overruns(r.now) {
+					r.rest = r.rest[len(r.packet()):]
+					r.count.overrun.Add(1)
+					continue
+				}
 				held = flow
 				break
 			}

@@ -54,6 +54,7 @@ type Stats struct {
 
 	RxOversize    uint64 // packets dropped: longer than the reader's buffer
 	RxStrange     uint64 // packets dropped: for no connection of ours, and none that may begin
+	RxOverrun     uint64 // packets dropped: of a flow without credit that goes on all the same, while others wait
 	RxMarks       uint64 // messages marked CE by us: they had waited in the socket for too long
 	RxKernelDrops uint64 // messages the kernel dropped, receive buffer full
 
