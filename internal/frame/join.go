@@ -28,7 +28,7 @@ func (j *Joiner) Begin(b *Buf) {
 	*j = Joiner{}
 	if l4, size, ok := joinable(b); ok {
 		*j = Joiner{last: b, l4: l4, size: size, n: 1}
-		if f := b.Bytes(); isIPv4(f, l4) {
+		if f := b.Bytes(); isIPv4(l4) {
 			j.id = binary.BigEndian.Uint16(f[l4-20+4:])
 		}
 	}
@@ -48,7 +48,7 @@ func (j *Joiner) Join(last, b *Buf) *Buf {
 		return nil
 	}
 	f, g := last.Bytes(), b.Bytes()
-	if !sameFlow(f, g, l4) || isIPv4(g, l4) && binary.BigEndian.Uint16(g[l4-20+4:]) != j.id+1 {
+	if !sameFlow(f, g, l4) || isIPv4(l4) && binary.BigEndian.Uint16(g[l4-20+4:]) != j.id+1 {
 		return nil
 	}
 	if !sumsRight(b, l4) || !j.ours && !sumsRight(last, l4) {
@@ -77,7 +77,7 @@ const maxJoined = 65535
 func (j *Joiner) finish(b *Buf) {
 	be, f := binary.BigEndian, b.Bytes()
 	total := len(f) - j.l4
-	if isIPv4(f, j.l4) {
+	if isIPv4(j.l4) {
 		ip := f[j.l4-20 : j.l4]
 		be.PutUint16(ip[2:], uint16(20+total))
 		be.PutUint16(ip[10:], 0)
@@ -94,11 +94,11 @@ func (j *Joiner) finish(b *Buf) {
 	})
 }
 
-// isIPv4 reports whether what stands before the UDP header of a joinable frame is
-// IPv4: 20 bytes then.
-func isIPv4(f []byte, l4 int) bool {
-	return binary.BigEndian.Uint16(f[l4-20-2:]) == TypeIPv4 && f[l4-20]>>4 == 4
-}
+// isIPv4 reports whether the packet of a joinable frame is IPv4. It has 20 bytes
+// before UDP then, and IPv6 has 40, which is more than tags make up for: where UDP
+// begins tells them apart. Nothing in the frame does, since in the place of an IPv4
+// header's first bytes IPv6 has an address, which may be anything.
+func isIPv4(l4 int) bool { return l4 < HeaderLen+40 }
 
 // joinable reports whether a frame holds one whole UDP datagram and nothing else,
 // and returns where it begins and the length of its payload.
@@ -130,7 +130,7 @@ func joinable(b *Buf) (l4, size int, ok bool) {
 // sameFlow reports whether two joinable frames differ in nothing but lengths,
 // IPv4 ID, sums and payload.
 func sameFlow(f, g []byte, l4 int) bool {
-	if isIPv4(f, l4) {
+	if isIPv4(l4) {
 		ip := l4 - 20
 		return bytes.Equal(f[:ip+2], g[:ip+2]) && bytes.Equal(f[ip+6:ip+10], g[ip+6:ip+10]) &&
 			bytes.Equal(f[ip+12:l4+4], g[ip+12:l4+4])
@@ -143,7 +143,7 @@ func sameFlow(f, g []byte, l4 int) bool {
 // would make them: a wrong one must stay wrong.
 func sumsRight(b *Buf, l4 int) bool {
 	f := b.Bytes()
-	if isIPv4(f, l4) && Sum(f[l4-20:l4], 0) != 0xffff {
+	if isIPv4(l4) && Sum(f[l4-20:l4], 0) != 0xffff {
 		return false
 	}
 	udp := f[l4:]
@@ -159,7 +159,7 @@ func sumsRight(b *Buf, l4 int) bool {
 // complemented, as Linux leaves it in the field when the rest is to be done.
 func pseudoSum(f []byte, l4, n int) uint16 {
 	addresses := f[l4-32 : l4]
-	if isIPv4(f, l4) {
+	if isIPv4(l4) {
 		addresses = f[l4-8 : l4]
 	}
 	rest := [4]byte{0, ProtoUDP, byte(n >> 8), byte(n)}

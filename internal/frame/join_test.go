@@ -128,6 +128,52 @@ func TestJoin(t *testing.T) {
 	})
 }
 
+// Addresses of IPv6 may be whatever a sender likes, such as what would be an IPv4 header
+// in their place.
+func TestJoinLikeIPv4(t *testing.T) {
+	const l4 = 14 + 40
+	be := binary.BigEndian
+	like := func(id uint16) *frame.Buf {
+		b := udpFrame(true, false, false, 1, 0, 64, make([]byte, 1400))
+		ip, udp := b.Bytes()[l4-20:l4], b.Bytes()[l4:]
+		be.PutUint16(b.Bytes()[l4-22:], frame.TypeIPv4)
+		ip[0] = 0x45
+		be.PutUint16(ip[4:], id)
+		be.PutUint16(ip[10:], 0)
+		be.PutUint16(ip[10:], ^frame.Sum(ip, 0))
+		be.PutUint16(udp[6:], 0)
+		pseudo := frame.Sum([]byte{0, 17, byte(len(udp) >> 8), byte(len(udp))}, frame.Sum(ip[12:], 0))
+		be.PutUint16(udp[6:], ^frame.Sum(udp, pseudo))
+		return b
+	}
+	var j frame.Joiner
+	last, b := like(0x2001), like(0x2002)
+	j.Begin(last)
+	if both := j.Join(last, b); both != nil {
+		_, err := frame.CheckVnet(both.Header(), both.Bytes(), frame.MaxMTU)
+		t.Errorf("two IPv6 packets to different addresses are joined; of the result CheckVnet says %v", err)
+	}
+}
+
+// An address of IPv6 that has the EtherType and version of IPv4 keeps no flow from
+// being joined.
+func TestJoinIPv6Address(t *testing.T) {
+	const l4 = 14 + 40
+	var pair [2]*frame.Buf
+	for i := range pair {
+		b := udpFrame(true, false, true, 1, 0, 64, make([]byte, 1400))
+		f := b.Bytes()
+		copy(f[l4-22:], []byte{8, 0, 0x45})
+		binary.BigEndian.PutUint16(f[l4+6:], frame.Sum(f[l4-32:l4], frame.Sum([]byte{0, 17, 5, 0x80}, 0)))
+		pair[i] = b
+	}
+	var j frame.Joiner
+	j.Begin(pair[0])
+	if j.Join(pair[0], pair[1]) == nil {
+		t.Error("equal datagrams from an address with 08 00 45 in it are not joined")
+	}
+}
+
 // A flow of equal datagrams becomes one superframe.
 func TestJoinMany(t *testing.T) {
 	var j frame.Joiner
