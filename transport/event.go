@@ -4,6 +4,7 @@ package transport
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/l2bridge/l2bridge/transport/identity"
 )
@@ -39,6 +40,43 @@ type Event struct {
 	Addr   netip.AddrPort // of the peer; not valid when there is none
 	Via    string         // site that relays, "" when direct
 	Reason string         // why it is so, for people; "" when nothing is to be said
+}
+
+// tellAttached tells that frames pass to a peer from now on.
+func (p *Peer) tellAttached() {
+	p.telling.Lock()
+	defer p.telling.Unlock()
+	p.attached = true
+	p.tellWayLocked("peer up")
+}
+
+// tellRerouted tells that there is another way to a peer, if frames pass to it still.
+func (p *Peer) tellRerouted() {
+	p.telling.Lock()
+	defer p.telling.Unlock()
+	if p.attached && (p.relay.Load() != nil || p.answers()) {
+		p.tellWayLocked("peer reached directly again")
+	}
+}
+
+// tellDetached tells that frames pass to a peer no more.
+func (p *Peer) tellDetached() {
+	p.telling.Lock()
+	defer p.telling.Unlock()
+	p.attached = false
+	p.mesh.event(p.event(EventDown))
+}
+
+// tellWayLocked tells which way frames pass to a peer; that it is the direct one, to the
+// log as well.
+func (p *Peer) tellWayLocked(direct string) {
+	e := p.event(EventUp)
+	if e.Via != "" {
+		e.Kind = EventRelayed
+	} else if p.lines.try(time.Now(), 1) {
+		p.mesh.cfg.Log.Info(direct, "peer", p, "addr", e.Addr)
+	}
+	p.mesh.event(e)
 }
 
 // event tells whoever wants to know.

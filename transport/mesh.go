@@ -357,15 +357,7 @@ func (m *Mesh) getLAN() lan {
 // serve keeps a peer attached to the switch for as long as it has a session.
 func (m *Mesh) serve(ctx context.Context, p *Peer) {
 	for {
-		if e := p.event(EventUp); e.Via == "" {
-			if p.lines.try(time.Now(), 1) {
-				m.cfg.Log.Info("peer up", "peer", p, "addr", p.addr())
-			}
-			m.event(e)
-		} else {
-			e.Kind = EventRelayed
-			m.event(e)
-		}
+		p.tellAttached()
 		err := m.cfg.Serve(ctx, p)
 		if err != nil {
 			p.settles()
@@ -385,7 +377,7 @@ func (m *Mesh) serve(ctx context.Context, p *Peer) {
 				sleep(ctx, lastRetry) // no session's back-off holds that
 			}
 		}
-		m.event(p.event(EventDown)) // while no other can tell that it is up
+		p.tellDetached() // while no other can tell that it is up
 		m.mu.Lock()
 		gone := !p.reachable() || ctx.Err() != nil
 		if gone {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -849,6 +850,73 @@ func TestEventsInOrder(t *testing.T) {
 		defer mu.Unlock()
 		if got, want := fmt.Sprint(told), "[up down up]"; got != want {
 			t.Errorf("told %s, want %s", got, want)
+		}
+	})
+}
+
+// Nor is a peer said to be reached directly again that has gone since.
+func TestGoneIsToldLast(t *testing.T) {
+	ms := members(t, "home", "office", "cabin", "shed")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		var mu sync.Mutex
+		told, slow, first := make(map[string]transport.EventKind), false, ""
+		home := w.run(t, ms[0], homeAddr, nil, known(homeAddr), func(c *transport.Config) {
+			c.Event = func(e transport.Event) {
+				mu.Lock()
+				told[e.Site] = e.Kind
+				wait := slow && e.Kind == transport.EventUp
+				if wait {
+					slow, first = false, e.Site
+				}
+				mu.Unlock()
+				if wait {
+					time.Sleep(5 * time.Second)
+				}
+			}
+		})
+		var others []*node
+		for i, m := range ms[1:] {
+			addr := fmt.Sprintf("192.0.2.%d", 20+i)
+			others = append(others, w.run(t, m, addr, []string{homePort}, known(addr)))
+		}
+		until(t, "up", 5*time.Second, all("up", append(others, home)...))
+		kinds := func(want transport.EventKind) func() bool {
+			return func() bool {
+				mu.Lock()
+				defer mu.Unlock()
+				return told["office"] == want && told["cabin"] == want
+			}
+		}
+		w.set(func() {
+			w.cut = func(from, to netip.Addr) bool {
+				far := []string{"192.0.2.20", "192.0.2.21"}
+				return from.String() == homeAddr && slices.Contains(far, to.String()) || to.String() == homeAddr && slices.Contains(far, from.String())
+			}
+		})
+		until(t, "relayed", 10*time.Second, kinds(transport.EventRelayed))
+		mu.Lock()
+		slow = true
+		mu.Unlock()
+		w.set(func() { w.cut = nil })
+		until(t, "one direct", 10*time.Second, func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return !slow
+		})
+		time.Sleep(time.Second)
+		for _, n := range others {
+			if n.member.Site != first {
+				n.stop()
+			}
+		}
+		time.Sleep(10 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		for site, kind := range told {
+			if site != first && kind != transport.EventDown {
+				t.Errorf("site %s has gone, told last is %q", site, kind)
+			}
 		}
 	})
 }

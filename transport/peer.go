@@ -55,6 +55,9 @@ type Peer struct {
 	sees     netip.AddrPort // where it sees us
 	punched  time.Time      // when it last asked to be dialled
 
+	telling  sync.Mutex // so that what is told last of its coming and going is how it is
+	attached bool       // as told; guarded by telling
+
 	coming atomic.Pointer[chan struct{}] // closed when a port is there, or will not be; nil while none is to come
 	mu     sync.RWMutex                  // read-held during a delivery
 	sink   func([]*frame.Buf)
@@ -258,14 +261,6 @@ func (p *Peer) why() error {
 		return l.why
 	}
 	return nil
-}
-
-// addr returns the address of the peer at present, "" when there is no session.
-func (p *Peer) addr() string {
-	if s := p.session.Load(); s != nil {
-		return s.control.remote().String()
-	}
-	return ""
 }
 
 // event returns something that has happened to the peer.

@@ -45,7 +45,7 @@ func (p *Peer) reachable() bool { return p.session.Load() != nil || p.relay.Load
 // reroute gives every member that does not answer a relay, if there is one, and
 // takes it from those that do.
 func (m *Mesh) reroute() {
-	var events []Event
+	var changed []*Peer
 	m.mu.Lock()
 	relays := m.relaysLocked()
 	for _, p := range m.peers {
@@ -56,24 +56,18 @@ func (m *Mesh) reroute() {
 		}
 		p.relay.Store(relay)
 		p.rerouted = time.Now()
-		switch {
-		case relay != nil && !p.served:
+		if relay != nil && !p.served {
 			m.attachLocked(p)
-		case relay != nil:
-			events = append(events, p.event(EventRelayed))
-		case p.answers():
-			events = append(events, p.event(EventUp))
+		} else {
+			changed = append(changed, p)
 		}
 		if !p.reachable() {
 			p.leaves()
 		}
 	}
 	m.mu.Unlock()
-	for _, e := range events {
-		if p := m.peer(e.ID); e.Kind == EventUp && p != nil && p.lines.try(time.Now(), 1) {
-			m.cfg.Log.Info("peer reached directly again", "peer", e.Site, "addr", e.Addr)
-		}
-		m.event(e)
+	for _, p := range changed {
+		p.tellRerouted()
 	}
 }
 
