@@ -23,8 +23,9 @@ const (
 	// maxBehind is how many items may be begun behind one that is not ended: the
 	// far side forgets it when 32 have been.
 	maxBehind = 24
-	// urgentRun is how many urgent frames may go in a row while others wait.
-	urgentRun = 16
+	// urgentLead is how many bytes more than others urgent frames may send while those
+	// wait: who gives frames the look of urgent ones has half of the lane.
+	urgentLead = quantum
 	// newWork is what a new flow counts as, in bytes, until it is known.
 	newWork = 64 << 10
 )
@@ -47,15 +48,15 @@ type Lane struct {
 	cleared time.Duration // all that was sent before has come to the far side
 
 	// The taker's own.
-	now  time.Duration
-	cur  *flow   // whose item Next returned last
-	open []*flow // whose item is begun and not ended, the oldest first
-	born int     // items begun
-	run  int     // urgent frames in a row
-	lead int     // bytes that foreign flows have sent more than others, while both wait
-	size int     // the longest object that fits in this datagram when it is empty
-	due  bool    // Wait has seen that a ping is
-	tick *time.Timer
+	now    time.Duration
+	cur    *flow   // whose item Next returned last
+	open   []*flow // whose item is begun and not ended, the oldest first
+	born   int     // items begun
+	urgent int     // bytes that urgent frames have sent more than others, while both wait
+	lead   int     // bytes that foreign flows have sent more than our ordinary ones, while both wait
+	size   int     // the longest object that fits in this datagram when it is empty
+	due    bool    // Wait has seen that a ping is
+	tick   *time.Timer
 }
 
 // list is a queue of flows.
@@ -345,18 +346,17 @@ func (l *Lane) late() bool { return len(l.open) > 0 && l.born-l.open[0].born >= 
 
 // pickLocked returns the flow whose turn it is, with an item.
 func (l *Lane) pickLocked() *flow {
-	q := l.q
-	some := l.own.some() || l.foreign.some()
-	if l.urgentLocked() && (l.run < urgentRun || !some) {
-		l.run++
-		if q.urgent.item.Buf != nil || q.loadLocked(&q.urgent, l.now, int(l.limit.Load())) {
-			return &q.urgent
-		}
-		q.urgent.listed = false
+	own, foreign := l.own.some(), l.foreign.some()
+	if !own && !foreign {
+		l.urgent = 0
 	}
-	l.run = 0
-	if !l.own.some() || !l.foreign.some() {
+	if !own || !foreign {
 		l.lead = 0
+	}
+	if l.urgent < urgentLead {
+		if f := l.pickUrgentLocked(); f != nil {
+			return f
+		}
 	}
 	first, second := &l.own, &l.foreign
 	if l.lead < 0 {
@@ -365,7 +365,23 @@ func (l *Lane) pickLocked() *flow {
 	if f := l.turnLocked(first); f != nil {
 		return f
 	}
-	return l.turnLocked(second)
+	if f := l.turnLocked(second); f != nil {
+		return f
+	}
+	return l.pickUrgentLocked() // the others had nothing to send
+}
+
+// pickUrgentLocked returns the flow of urgent frames, with an item, if one waits.
+func (l *Lane) pickUrgentLocked() *flow {
+	u := &l.q.urgent
+	if !l.urgentLocked() {
+		return nil
+	}
+	if u.item.Buf == nil && !l.q.loadLocked(u, l.now, int(l.limit.Load())) {
+		u.listed = false
+		return nil
+	}
+	return u
 }
 
 // turnLocked returns the one of some flows whose turn it is, with an item.
@@ -411,10 +427,15 @@ func (l *Lane) turnLocked(t *turns) *flow {
 func (l *Lane) Sent(n int, done bool) {
 	f := l.cur
 	f.deficit -= n
-	if f.foreign {
-		l.lead += n
+	if f == &l.q.urgent {
+		l.urgent += n
 	} else {
-		l.lead -= n
+		l.urgent = max(0, l.urgent-n)
+		if f.foreign {
+			l.lead += n
+		} else {
+			l.lead -= n
+		}
 	}
 	switch {
 	case !done && !f.open:

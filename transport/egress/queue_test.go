@@ -227,6 +227,43 @@ func TestUrgent(t *testing.T) {
 	})
 }
 
+// Who gives great frames the look of urgent ones has half of the lane while others wait,
+// also where what others relay by way of us has half of it.
+func TestUrgentFlood(t *testing.T) {
+	for _, foreign := range []bool{false, true} {
+		t.Run(fmt.Sprintf("foreign %v", foreign), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const bulk, relayed = 1, 2
+				q := egress.New()
+				l := q.Open()
+				for i := range 500 {
+					push(q, udp(bulk, uint32(i), 1514))
+					if foreign {
+						b := udp(relayed, uint32(i), 1514)
+						q.PushForeign([]*frame.Buf{b}, pair(0))
+						b.Release()
+					}
+				}
+				sent := make(map[int]int)
+				for range 400 {
+					b := udp(0, 0, 1514)
+					b.Bytes()[12], b.Bytes()[13] = 8, 6 // ARP
+					push(q, b, b.Retain())
+					if b := next(l); b != nil {
+						sent[flowOf(b)]++
+					}
+				}
+				// Of our half the flood has half as urgent frames and, beyond those
+				// that may wait, as a flow like others half of the rest.
+				if least := 400 / 10; sent[bulk] < least || sent[0] < least || foreign && sent[relayed] < least {
+					t.Errorf("frames sent: %d of the flood, %d of a flow of ours, %d relayed; want %d of each at least",
+						sent[0], sent[bulk], sent[relayed], least)
+				}
+			})
+		})
+	}
+}
+
 // A frame that has waited too long is dropped, unless it is half sent.
 func TestStale(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
