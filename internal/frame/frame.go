@@ -44,16 +44,18 @@ type Buf struct {
 	test bool   // for the gateway at the other end, not for its LAN
 }
 
-// Frames come in three classes of room, so that a queue of ordinary frames does
-// not hold 64 KB for each.
+// Frames come in four classes of room, so that a queue of ordinary frames does
+// not hold 64 KB for each, nor one of short superframes much more than their bytes.
 const (
 	smallLen = HeaderLen + MaxTags*TagLen + 1500
 	jumboLen = HeaderLen + MaxTags*TagLen + MaxMTU
+	shortLen = 24 << 10 // about 2.7 times jumboLen, and MaxLen as much of it
 )
 
 var (
 	smallPool = newPool(smallLen)
 	jumboPool = newPool(jumboLen)
+	shortPool = newPool(shortLen)
 	superPool = newPool(MaxLen)
 )
 
@@ -76,6 +78,8 @@ func Get(n int) *Buf {
 		pool = smallPool
 	case n <= jumboLen:
 		pool = jumboPool
+	case n <= shortLen:
+		pool = shortPool
 	}
 	b := pool.Get().(*Buf)
 	b.refs.Store(1)

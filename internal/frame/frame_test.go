@@ -15,14 +15,16 @@ import (
 
 func TestGet(t *testing.T) {
 	t.Parallel()
-	const small, jumbo = 1522, 9022
+	const small, jumbo, short = 1522, 9022, 24 << 10
 	for _, tt := range []struct{ n, room int }{
 		{0, small},
 		{14, small},
 		{small, small},
 		{small + 1, jumbo},
 		{jumbo, jumbo},
-		{jumbo + 1, frame.MaxLen},
+		{jumbo + 1, short},
+		{short, short},
+		{short + 1, frame.MaxLen},
 		{65536 + 1, frame.MaxLen},
 		{frame.MaxLen, frame.MaxLen},
 	} {

@@ -36,8 +36,8 @@ func (j *Joiner) Begin(b *Buf) {
 
 // Join adds the frame b to last, if it is the one that Join returned or Begin was
 // given before, and returns the Buf that holds both: last itself or, the first
-// time, a new one, with one reference, which takes last's place. It returns nil,
-// and changes nothing, when the two cannot be joined.
+// time and when last has no room, a new one, with one reference, which takes last's
+// place. It returns nil, and changes nothing, when the two cannot be joined.
 func (j *Joiner) Join(last, b *Buf) *Buf {
 	if j.last == nil || j.last != last || j.done || j.n >= maxUDPSegs {
 		return nil
@@ -54,14 +54,13 @@ func (j *Joiner) Join(last, b *Buf) *Buf {
 	if !sumsRight(b, l4) || !j.ours && !sumsRight(last, l4) {
 		return nil
 	}
-	if !j.ours {
-		super := Get(MaxLen)
-		super.SetLen(last.Len())
-		copy(super.Bytes(), f)
-		last = super
-	}
 	n := last.Len()
-	last.SetLen(n + size)
+	if j.ours && n+size <= len(last.Room())-VnetLen {
+		last.SetLen(n + size)
+	} else {
+		last = Get(n + size)
+		copy(last.Bytes(), f)
+	}
 	copy(last.Bytes()[n:], g[hdr:])
 	j.last, j.ours, j.done = last, true, size < j.size
 	j.n++

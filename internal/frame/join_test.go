@@ -190,6 +190,9 @@ func TestJoinMany(t *testing.T) {
 		}
 		last = both
 		b.Release()
+		if room := len(last.Room()); room > max(2048, 6*last.Len()) {
+			t.Fatalf("%d datagrams, %d bytes, hold %d", 2+i, last.Len(), room)
+		}
 	}
 	if n := frame.Segments(last.Header(), last.Bytes()); n != 128 {
 		t.Errorf("%d segments, want 128", n)
@@ -225,6 +228,28 @@ func FuzzJoin(f *testing.F) {
 			t.Errorf("altered:\n%x\n%x\n%x", first, second, got)
 		}
 	})
+}
+
+// A datagram of many that become one superframe.
+func BenchmarkJoinMany(b *testing.B) {
+	var all [44]*frame.Buf
+	for i := range all {
+		all[i] = udpFrame(false, false, true, 1, uint16(i), 64, make([]byte, 1400))
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		var j frame.Joiner
+		last := all[0]
+		j.Begin(last)
+		for _, d := range all[1:] {
+			both := j.Join(last, d)
+			if both != last && last != all[0] {
+				last.Release()
+			}
+			last = both
+		}
+		last.Release()
+	}
 }
 
 func BenchmarkJoin(b *testing.B) {

@@ -26,7 +26,7 @@ const (
 
 // copyLimit is the longest frame that is copied to a Buf of its own size, so
 // that a queue does not hold 64 KB for each. Longer ones are handed over as read.
-const copyLimit = frame.HeaderLen + frame.MaxTags*frame.TagLen + frame.MaxMTU
+const copyLimit = 24 << 10
 
 // stream moves frames through an open TAP. There is no batch read or write: a
 // system call moves one frame (drivers/net/tun.c, tun_chr_read_iter).
@@ -211,9 +211,11 @@ func (r *reader) joined(b *frame.Buf) bool {
 		return false
 	}
 	if both != last {
+		if last.Header().GSOType == frame.GSONone {
+			r.count.Superframes++
+		}
 		last.Release()
 		r.batch[len(r.batch)-1] = both
-		r.count.Superframes++
 	}
 	return true
 }

@@ -182,6 +182,24 @@ func TestBatches(t *testing.T) {
 	}
 }
 
+// A short superframe does not hold the memory of the longest one.
+func TestRoom(t *testing.T) {
+	s, _, peer := newStream(t, false)
+	got := make(chan [2]int, 1)
+	stop, _ := start(t, s.Run, func(frames []*frame.Buf) {
+		got <- [2]int{frames[0].Len(), len(frames[0].Room())}
+	})
+	for _, n := range []int{9023, 15000, 24000, 25000, 60000} {
+		if _, err := unix.Write(peer, make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+		if r := wait(t, "a frame", got); r[0] != n || r[1] > 3*n {
+			t.Errorf("a frame of %d bytes: read %d, which hold %d", n, r[0], r[1])
+		}
+	}
+	stop()
+}
+
 func TestMalformedIsCounted(t *testing.T) {
 	for _, vnet := range []bool{true, false} {
 		s, _, peer := newStream(t, vnet)

@@ -52,6 +52,19 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// Whatever the length of frames, those that wait do not hold much more memory than
+// MaxBytes.
+func TestMemory(t *testing.T) {
+	const most = 24 << 20
+	for n := frame.HeaderLen; n <= frame.MaxLen; n++ {
+		b := frame.Get(n)
+		if all := min(egress.MaxFrames, egress.MaxBytes/n) * len(b.Room()); all > most {
+			t.Fatalf("frames of %d bytes: a full queue holds %d bytes, want %d at most", n, all, most)
+		}
+		b.Release()
+	}
+}
+
 // A flood makes room for others: it is the fattest flow that loses.
 func TestFloodMakesRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
