@@ -20,11 +20,16 @@ type signals struct {
 type signalsKey struct{}
 
 // untilSignal returns a context that ends with the first SIGINT, SIGTERM or SIGHUP.
-// The second one ends the program at once.
+// The second one ends the program at once. A SIGHUP that whoever started the program
+// has it ignore, as nohup does, stays ignored.
 func untilSignal(parent context.Context) context.Context {
 	ctx, cancel := context.WithCancel(parent)
 	s := &signals{make(chan os.Signal, 1), make(chan struct{}), make(chan struct{})}
-	signal.Notify(s.caught, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		ends = append(ends, syscall.SIGHUP)
+	}
+	signal.Notify(s.caught, ends...)
 	go func() {
 		defer close(s.done)
 		select {

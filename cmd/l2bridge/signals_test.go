@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"os"
+	"os/signal"
 	"runtime"
 	"testing"
 
@@ -26,6 +27,21 @@ func TestNoSignalIsLost(t *testing.T) {
 				t.Fatalf("%v was lost", sig)
 			}
 		}
+	}
+}
+
+// "nohup l2bridge up &" outlives its terminal.
+func TestHangupIgnored(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	signal.Ignore(unix.SIGHUP)
+	defer signal.Reset(unix.SIGHUP)
+	ctx := untilSignal(context.Background())
+	if err := unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if err := releaseSignals(ctx); err != nil {
+		t.Errorf("SIGHUP, ignored from the start, has ended the program: %v", err)
 	}
 }
 

@@ -15,8 +15,8 @@ func (a *app) upCommand() *cobra.Command {
 		Long: `Run this site in the foreground from its config; it is what systemd runs.
 
 Flags override the config file for this run. One line "ready ..." on stderr
-says that TAP and socket stand. SIGINT, SIGTERM
-and SIGHUP end it within 2 s.`,
+says that TAP and socket stand. SIGINT, SIGTERM and SIGHUP end it within 2 s;
+under nohup SIGHUP does not.`,
 		Example: `  l2bridge up
   l2bridge up -n lab2 --mtu 1400 --peer site-b:4433`,
 		Args: noArgs,
