@@ -245,8 +245,11 @@ func (a *app) answer(v any, text func(w io.Writer)) error {
 	return e.Encode(v)
 }
 
-// logger returns the log of a long-running command.
+// logger returns the log of a long-running command. Where nobody reads it any more, as
+// when Ctrl-C has ended "2>&1 | tee log" first, the command goes on, and takes away
+// what it has made when it ends.
 func (a *app) logger() *slog.Logger {
+	outliveReader()
 	options := &slog.HandlerOptions{}
 	if os.Getenv("JOURNAL_STREAM") != "" { // the journal has its own times
 		options.ReplaceAttr = func(groups []string, attr slog.Attr) slog.Attr {

@@ -58,3 +58,7 @@ func releaseSignals(ctx context.Context) error {
 	}
 	return ctx.Err()
 }
+
+// outliveReader has a write to a pipe that nobody reads any more fail, and not end the
+// program. To ignore SIGPIPE instead would have hooks do so too.
+func outliveReader() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }

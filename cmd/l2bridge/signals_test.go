@@ -5,8 +5,11 @@ package main
 import (
 	"context"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +45,33 @@ func TestHangupIgnored(t *testing.T) {
 	}
 	if err := releaseSignals(ctx); err != nil {
 		t.Errorf("SIGHUP, ignored from the start, has ended the program: %v", err)
+	}
+}
+
+// A site outlives who reads its log, such as tee, which Ctrl-C ends first. A command
+// that answers ends with its reader, as any other.
+func TestReaderGoes(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ args, want string }{
+		{"join l2b1_abc --site home --config " + filepath.Join(t.TempDir(), "l2.toml"), "exit status 0"},
+		{"version", "signal: broken pipe"},
+	} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		cmd := exec.Command(self)
+		cmd.Args = append([]string{"l2bridge"}, strings.Fields(test.args)...) // see TestMain
+		cmd.Stdout, cmd.Stderr = w, w
+		err = cmd.Run()
+		w.Close()
+		if got := cmd.ProcessState.String(); got != test.want {
+			t.Errorf("%s: %s (%v), want %s", test.args, got, err, test.want)
+		}
 	}
 }
 
