@@ -152,7 +152,7 @@ under a name of its own. "l2bridge up" then runs it.`,
   l2bridge ca import --passphrase-file ./phrase home.age`,
 		Args: between(1, 1, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if site != "" {
+			if cmd.Flags().Changed("site") {
 				if err := config.CheckSite(site); err != nil {
 					return usagef("--site %.64q: %w", site, err)
 				}

@@ -46,14 +46,18 @@ holds for this run.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			flag := cmd.Flags().Changed("token")
 			switch {
-			case len(args) == 1 && token != "":
+			case len(args) == 1 && flag:
 				return usagef("two tokens: want TOKEN or --token TOKEN")
 			case len(args) == 1:
 				token = args[0]
 			}
-			if err := checkToken(token); err != nil {
-				return err
+			// "" is one too, of a script's variable that is not set: it must not ask.
+			if len(args) == 1 || flag {
+				if err := checkToken(token); err != nil {
+					return err
+				}
 			}
 			if token == "" && !cmd.Flags().Changed("peer") {
 				return usagef("want a TOKEN (from \"l2bridge invite\" at the founder's site), or --peer HOST:PORT for a site that is a member")
@@ -121,11 +125,9 @@ var tokenShape = regexp.MustCompile(`^l2b1_[A-Za-z0-9_-]+$`)
 
 // checkToken refuses what is no token at sight, so that a slip of the hand is
 // a usage error, and shows none of it: it may be a token with something at its
-// end. "" is none. What the token holds is judged at enrolment.
+// end. What the token holds is judged at enrolment.
 func checkToken(token string) error {
 	switch {
-	case token == "":
-		return nil
 	case len(token) > maxTokenBytes:
 		return usagef("token of %d bytes: want %d at most (paste it once)", len(token), maxTokenBytes)
 	case !tokenShape.MatchString(token):

@@ -24,7 +24,7 @@ site has been seen with the new one.`,
   l2bridge rekey --site chalet`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if site != "" {
+			if cmd.Flags().Changed("site") {
 				if err := config.CheckSite(site); err != nil {
 					return usagef("--site %.64q: %w", site, err)
 				}
