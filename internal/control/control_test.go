@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -426,6 +427,33 @@ func roundTrip(t *testing.T, c net.Conn) {
 	io.WriteString(c, "GET /v1/drops HTTP/1.1\r\nHost: l2bridge\r\n\r\n")
 	if n, err := c.Read(make([]byte, 4096)); n == 0 {
 		t.Fatal(err)
+	}
+}
+
+// Members of the socket's group come to it, also where root's umask is strict.
+func TestStrictUmask(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	path := filepath.Join(t.TempDir(), "l2bridge", "l2.sock")
+	s, err := control.Listen(path, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for p, want := range map[string]os.FileMode{path: 0o660, filepath.Dir(path): 0o755} {
+		if info, err := os.Stat(p); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v; want %v", p, info.Mode(), err, want)
+		}
+	}
+	// A directory that was there is its owner's.
+	private := filepath.Join(t.TempDir(), "private")
+	if err := os.Mkdir(private, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := control.MakeDir(filepath.Join(private, "l2.sock")); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(private); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%s: %v, %v; want 0700", private, info.Mode(), err)
 	}
 }
 

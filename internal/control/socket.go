@@ -76,8 +76,16 @@ func listen(path string, group int) (*socket, error) {
 	return s, nil
 }
 
+// makeDir makes the directory of the socket at path. Members of the socket's group
+// are to come through it, whatever the umask.
 func makeDir(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	dir := filepath.Dir(path)
+	_, before := os.Stat(dir)
+	err := os.MkdirAll(dir, 0o755)
+	if err == nil && errors.Is(before, fs.ErrNotExist) {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
 		return fmt.Errorf("%w (choose another --socket)", err)
 	}
 	return nil
