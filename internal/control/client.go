@@ -190,6 +190,8 @@ func (c *Client) explain(err error) error {
 		return fmt.Errorf("%w: control socket %s: permission denied (run as root)", ErrNotAuthorised, c.path)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("control socket %s: the daemon takes connections and does not answer (it, or this machine, stands still: see its log, or restart it)", c.path)
+	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
+		return fmt.Errorf("control socket %s: the daemon has ended without an answer (see its log, and try again)", c.path)
 	}
 	return fmt.Errorf("control socket %s: %w", c.path, err)
 }

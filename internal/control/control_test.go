@@ -3,6 +3,7 @@
 package control_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -386,6 +387,39 @@ func TestNoAnswer(t *testing.T) {
 	want := "control socket " + path + ": the daemon takes connections and does not answer"
 	if _, err := client.Status(t.Context()); err == nil || errors.Is(err, control.ErrNotRunning) || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// That the daemon ends before it has answered is said so, and not in words of HTTP.
+func TestDaemonGoes(t *testing.T) {
+	t.Parallel()
+	for name, read := range map[string]func(io.Reader) error{
+		"in the middle of a request": func(r io.Reader) error { _, err := r.Read(make([]byte, 1)); return err },
+		"behind a request":           func(r io.Reader) error { _, err := http.ReadRequest(bufio.NewReader(r)); return err },
+	} {
+		path := filepath.Join(t.TempDir(), "sock")
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := make(chan error, 1)
+		go func() {
+			_, err := control.Dial(path).Status(t.Context())
+			asked <- err
+		}()
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := read(c); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		l.Close()
+		want := "control socket " + path + ": the daemon has ended without an answer (see its log, and try again)"
+		if err := <-asked; err == nil || err.Error() != want {
+			t.Errorf("%s: got %v, want %s", name, err, want)
+		}
 	}
 }
 
