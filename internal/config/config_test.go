@@ -127,6 +127,8 @@ func TestRefused(t *testing.T) {
 		{"listen", "0.0.0.0:0", "port 0"},
 		{"listen", "0.0.0.0:65536", "IP:PORT"},
 		{"listen", "224.0.0.1:4433", "multicast"},
+		{"listen", "[fe80::1%\a]:4433", "name of a device"},
+		{"listen", "[fe80::1%\x00]:4433", "name of a device"},
 		{"mtu", "575", "576 to 9000"},
 		{"mtu", "9001", "576 to 9000"},
 		{"mtu", "-1", "576 to 9000"},
@@ -176,8 +178,11 @@ func TestRefused(t *testing.T) {
 		{"peers", "a b:4433", "neither an address nor a host name"},
 		{"peers", "a\x1b:4433", "neither an address nor a host name"},
 		{"peers", "a\x1b[31m:4433", "want HOST:PORT"},
+		{"peers", "[fe80::1%\a]:4433", "name of a device"},
+		{"peers", "[fe80::1%é]:4433", "name of a device"},
 		{"peers", strings.Repeat(long[:50]+".", 6) + "a:1", "neither an address nor a host name"},
 		{"advertise", "home.example.org", "missing port"},
+		{"advertise", "[fe80::1%eth0]:4433", "this machine alone"},
 	}
 	for i, tt := range tests {
 		t.Run(fmt.Sprint(tt.key, i), func(t *testing.T) {
@@ -365,12 +370,14 @@ func TestCheckSiteAgreesWithTheCA(t *testing.T) {
 
 // drawFlags draws any Config, as flags.
 func drawFlags(t *rapid.T) []config.Given {
-	endpoint := rapid.Custom(func(t *rapid.T) string {
-		host := rapid.OneOf(
-			rapid.StringMatching(`[a-z0-9]{1,9}[a-z](\.[a-z]{2,4})?`),
-			rapid.SampledFrom([]string{"192.0.2.1", "[2001:db8::1]", "[fe80::1%eth0]"})).Draw(t, "host")
-		return fmt.Sprintf("%s:%d", host, rapid.IntRange(1, 65535).Draw(t, "port"))
-	})
+	endpoint := func(addrs ...string) *rapid.Generator[string] {
+		return rapid.Custom(func(t *rapid.T) string {
+			host := rapid.OneOf(
+				rapid.StringMatching(`[a-z0-9]{1,9}[a-z](\.[a-z]{2,4})?`),
+				rapid.SampledFrom(addrs)).Draw(t, "host")
+			return fmt.Sprintf("%s:%d", host, rapid.IntRange(1, 65535).Draw(t, "port"))
+		})
+	}
 	one := func(g *rapid.Generator[string]) *rapid.Generator[[]string] {
 		return rapid.SliceOfN(g, 1, 1)
 	}
@@ -381,8 +388,8 @@ func drawFlags(t *rapid.T) []config.Given {
 		"bridge":           one(rapid.StringMatching(`(br[A-Za-z0-9_.-]{0,13})?`)),
 		"tap":              one(rapid.StringMatching(`tap[A-Za-z0-9_.-]{0,12}`)),
 		"listen":           one(rapid.SampledFrom([]string{":1", "[::]:4433", "0.0.0.0:65535", "[::ffff:192.0.2.1]:7", "[fe80::1%eth0]:9"})),
-		"advertise":        rapid.SliceOfN(endpoint, 0, 5),
-		"peers":            rapid.SliceOfN(endpoint, 0, 5),
+		"advertise":        rapid.SliceOfN(endpoint("192.0.2.1", "[2001:db8::1]"), 0, 5),
+		"peers":            rapid.SliceOfN(endpoint("192.0.2.1", "[2001:db8::1]", "[fe80::1%eth0]"), 0, 5),
 		"mtu":              one(rapid.Map(rapid.OneOf(rapid.Just(0), rapid.IntRange(576, 9000)), text[int])),
 		"carrier":          one(rapid.SampledFrom([]string{"auto", "on"})),
 		"ca_file":          one(rapid.Just("/etc/l2bridge/ca \"1\".pem")),

@@ -113,7 +113,7 @@ var settings = []Setting{
 		Key: "advertise", Flag: "advertise", Arg: "HOST:PORT", form: words,
 		Help: "address that invitations and other members are told; repeatable",
 		list: func(c *Config) *[]string { return &c.Advertise },
-		item: addEndpoint,
+		item: addAdvertised,
 	},
 	{
 		Key: "port_mapping", Flag: "port-mapping", Arg: "auto|off", form: word,
@@ -349,6 +349,8 @@ func parseListen(v string) (netip.AddrPort, error) {
 		return ap, errors.New("port 0 changes at every start (want 1 to 65535, such as 4433)")
 	case ap.Addr().IsMulticast():
 		return ap, errors.New("a multicast address (want one of this host, or [::]:4433 for all)")
+	case !validZone(ap.Addr()):
+		return ap, errZone
 	}
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), nil
 }
@@ -363,6 +365,21 @@ func addEndpoint(list []string, text string) ([]string, error) {
 	}
 	return append(list, text), checkEndpoint(text)
 }
+
+// addAdvertised is addEndpoint for an address that other machines are told.
+func addAdvertised(list []string, text string) ([]string, error) {
+	list, err := addEndpoint(list, text)
+	if err == nil && strings.Contains(text, "%") {
+		err = errors.New("what stands behind % is good on this machine alone (name an address that others can dial)")
+	}
+	return list, err
+}
+
+// errZone says that an address does not pass validZone.
+var errZone = errors.New("want the name of a device behind % (such as [fe80::1%eth0]:4433)")
+
+// validZone reports whether the zone of an address can be one; netip takes any text.
+func validZone(ip netip.Addr) bool { return ip.Zone() == "" || checkDevice(ip.Zone()) == nil }
 
 var validHostLabel = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$`)
 
@@ -382,6 +399,9 @@ func checkEndpoint(v string) error {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		if ip.IsUnspecified() || ip.IsMulticast() {
 			return errors.New("not the address of one host (name the host that peers can reach)")
+		}
+		if !validZone(ip) {
+			return errZone
 		}
 		return nil
 	}
