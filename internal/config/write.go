@@ -24,11 +24,14 @@ var Reference string
 
 var referenceKey = regexp.MustCompile(`(?m)^#([a-z_]+) = .*$`)
 
-// TOML writes every key with its value; it parses back to the same Config.
+// TOML writes every key with its value; it parses back to the same Config. A site
+// that has no name, which no file can say, gets no line.
 func (c *Config) TOML() string {
 	var b strings.Builder
 	for i := range settings {
-		fmt.Fprintln(&b, c.line(&settings[i]))
+		if s := &settings[i]; s.Key != "site" || c.Site != "" {
+			fmt.Fprintln(&b, c.line(s))
+		}
 	}
 	return b.String()
 }
