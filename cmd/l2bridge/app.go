@@ -13,6 +13,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -251,7 +252,7 @@ func (a *app) answer(v any, text func(w io.Writer)) error {
 func (a *app) logger() *slog.Logger {
 	outliveReader()
 	options := &slog.HandlerOptions{}
-	if os.Getenv("JOURNAL_STREAM") != "" { // the journal has its own times
+	if isJournal(a.stderr) { // which has its own times
 		options.ReplaceAttr = func(groups []string, attr slog.Attr) slog.Attr {
 			if len(groups) == 0 && attr.Key == slog.TimeKey {
 				return slog.Attr{}
@@ -260,6 +261,22 @@ func (a *app) logger() *slog.Logger {
 		}
 	}
 	return slog.New(&logHandler{slog.NewTextHandler(a.stderr, options), a.stderr})
+}
+
+// isJournal reports whether what is written to w goes to systemd's journal, as
+// systemd.exec(5) has it told. The variable alone does not say so: a shell that a
+// service runs may have the log go elsewhere.
+func isJournal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
 // logHandler writes that the site runs as a line of its own form, "ready site=home

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -376,6 +377,39 @@ func TestScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+// The journal has times of its own; a file that somebody has the log go to instead has
+// none, though the variable is in the environment still.
+func TestLogTimes(t *testing.T) {
+	file, err := os.OpenFile(filepath.Join(t.TempDir(), "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	journal := fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+	for stream, want := range map[string]string{
+		"":            "time=",
+		journal:       "level=INFO",
+		journal + "0": "time=",
+		"nonsense":    "time=",
+	} {
+		t.Setenv("JOURNAL_STREAM", stream)
+		if err := file.Truncate(0); err != nil {
+			t.Fatal(err)
+		}
+		a := app{stderr: file}
+		a.logger().Info("joining")
+		got, err := os.ReadFile(file.Name())
+		if err != nil || !bytes.HasPrefix(got, []byte(want)) {
+			t.Errorf("JOURNAL_STREAM=%s: %q, %v; want %s", stream, got, err, want)
+		}
+	}
 }
 
 // Every command says what it is, with two examples, in plain ASCII of 80
