@@ -36,10 +36,10 @@ func Segments(h Vnet, f []byte) int {
 // Split calls yield with each plain frame that b turns into, in order, with
 // all checksums complete. The frames are borrowed; b itself is yielded when
 // there is nothing to do, and is never changed. A frame that CheckVnet refuses
-// is not split: the error is CheckVnet's, and nothing is yielded.
+// whatever the MTU is not split: the error is CheckVnet's, and nothing is yielded.
 func Split(b *Buf, yield func(*Buf)) error {
 	f := b.Bytes()
-	h, err := CheckVnet(b.Header(), f, MaxMTU)
+	h, err := CheckVnet(b.Header(), f, MaxLen)
 	switch {
 	case err != nil:
 		return err

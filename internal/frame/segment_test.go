@@ -175,6 +175,28 @@ func TestSplitPlain(t *testing.T) {
 	}
 }
 
+// A bridge passes superframes on whatever the length of their segments
+// (net/core/dev.c, is_skb_forwardable). Those that are too long for the far LAN are
+// refused there: what was read of the TAP can be split.
+func TestSplitLongSegments(t *testing.T) {
+	t.Parallel()
+	s := super{Payload: 50000, Size: 20000, Flags: ack}
+	b := s.build(t)
+	defer b.Release()
+	if _, err := frame.CheckVnet(b.Header(), b.Bytes(), frame.MaxLen); err != nil {
+		t.Fatal(err)
+	}
+	got := split(t, b)
+	for i := range got {
+		if want := s.segment(t, s.payload(), i); !bytes.Equal(got[i], want) {
+			t.Errorf("segment %d differs: %d bytes, want %d", i, len(got[i]), len(want))
+		}
+	}
+	if len(got) != s.count() {
+		t.Errorf("%d segments, want %d", len(got), s.count())
+	}
+}
+
 func TestSplitRefuses(t *testing.T) {
 	t.Parallel()
 	s := super{Size: 100, Payload: 250}
