@@ -176,6 +176,36 @@ func TestLogLinesAreExplained(t *testing.T) {
 	}
 }
 
+// And for events: each word has its place in the table of "l2bridge monitor".
+func TestEventsAreExplained(t *testing.T) {
+	t.Parallel()
+	_, section, _ := strings.Cut(read(t, "docs/operations.md"), "\n## Watch what happens\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	words := map[string]bool{"lost": true}
+	for path, expr := range map[string]string{
+		"transport/event.go":       `EventKind = "(\w+)"`,
+		"fdb/change.go":            `return "(\w+)"`,
+		"internal/daemon/guard.go": `What\b[^"\n]*"(\w+)"`,
+	} {
+		found := regexp.MustCompile(expr).FindAllStringSubmatch(read(t, path), -1)
+		if found == nil {
+			t.Errorf("%s has no word of an event", path)
+		}
+		for _, m := range found {
+			words[m[1]] = true
+		}
+	}
+	explained := make(map[string]bool)
+	for _, row := range regexp.MustCompile("(?m)^\\| `[a-z]+`(?:, `[a-z]+`)* \\| ([^|]*) \\|").FindAllStringSubmatch(section, -1) {
+		for _, m := range regexp.MustCompile("`(\\w+)`").FindAllStringSubmatch(row[1], -1) {
+			explained[m[1]] = true
+		}
+	}
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(words)), slices.Sorted(maps.Keys(explained))); diff != "" {
+		t.Errorf("events (-code +docs/operations.md):\n%s", diff)
+	}
+}
+
 // Every config key is in the reference file.
 func TestReferenceNamesEveryKey(t *testing.T) {
 	t.Parallel()

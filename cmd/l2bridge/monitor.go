@@ -20,10 +20,11 @@ func (a *app) monitorCommand() *cobra.Command {
 		Long: `Print what happens from now on, one event a line, until interrupted: all, or
 the kinds that are named.
 
-  link    the way to a peer: up, down, suspect, heard, moved, relayed, twice
+  link    the way to a peer: up, down, suspect, heard, moved, relayed, twice,
+          revoked
   mac     a station in the MAC table: learned, moved, aged, deleted, added
-  loop    a loop between sites
-  guard   what is kept from a LAN
+  loop    a loop between sites, or in this LAN: cut, healed, seen, gone
+  guard   what harms a LAN: storm, and dhcp and router of servers at two sites
   mtu     the path to a peer takes smaller packets: narrow
   join    a site without a token: asks, approved, denied
 

@@ -24,7 +24,7 @@ const (
 	Link       // the way to a peer: up, down and what lies between
 	MAC        // a station in the MAC table
 	Loop       // a loop between sites
-	Guard      // what is kept from a LAN
+	Guard      // what harms a LAN
 	MTU        // which packets the path to a peer takes
 	Join       // who asks to join, and what has become of it
 	Lost       // events that the listener was too slow for; every listener is told
@@ -73,7 +73,7 @@ type Event struct {
 	Kind   Kind   `json:"kind"`
 	What   string `json:"event"` // in one word, such as up or learned
 
-	Site string `json:"site"` // the peer's, of Link and MTU; the asker's, of Join
+	Site string `json:"site"` // the peer's, of Link and MTU; the asker's, of Join; those on this LAN, of Loop
 	ID   string `json:"id"`   // the peer's, 64 hex digits
 	Addr string `json:"addr"` // the peer's, "" when there is none
 	Via  string `json:"via"`  // site that relays, "" when direct
