@@ -18,7 +18,7 @@ func (a *app) dropsCommand() *cobra.Command {
 		Use:   "drops",
 		Short: "Show every drop reason with its count",
 		Example: `  l2bridge drops
-  l2bridge drops -j | jq 'map({(.reason): .count}) | add'`,
+  l2bridge drops -j | jq 'map({(.reason + " " + .port): .count}) | add'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.client()
