@@ -17,7 +17,7 @@ const hookStop = time.Second
 func (s *site) newHooks() *hook.Runner {
 	return hook.New(hook.Config{
 		Up: s.cfg.OnUp, Down: s.cfg.OnDown,
-		Name: s.cfg.Name, Site: s.member().Site, TAP: s.cfg.TAP, Bridge: s.cfg.Bridge,
+		Name: s.cfg.Name, TAP: s.cfg.TAP, Bridge: s.cfg.Bridge,
 		Log: s.log,
 	})
 }
@@ -28,7 +28,7 @@ func (s *site) runHook(e transport.Event, out event.Event) {
 	switch e.Kind {
 	case transport.EventUp, transport.EventRelayed, transport.EventDown:
 		s.hooks.Note(hook.Change{
-			Up: e.Kind != transport.EventDown, ID: out.ID, Peer: out.Site, Addr: out.Addr, Via: out.Via,
+			Up: e.Kind != transport.EventDown, ID: out.ID, Peer: out.Site, Addr: out.Addr, Via: out.Via, Site: s.member().Site,
 		})
 	}
 }

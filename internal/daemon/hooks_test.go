@@ -60,8 +60,12 @@ func TestHooks(t *testing.T) {
 
 	log.Reset()
 	s.hooks = s.newHooks()
+	s.now.Store(&identity.Member{Site: "chalet"}) // as rekey does
 	s.peerEvent(up)
 	s.hooks.Close(time.Minute)
+	if want := "/lab/office/chalet/l2b-lab/"; !strings.Contains(log.String(), want) {
+		t.Errorf("no %q after a change of the name in\n%s", want, &log)
+	}
 	s.hooks = s.newHooks()
 	s.peerEvent(relayed)
 	s.peerEvent(peer(transport.EventDown, "attic"))

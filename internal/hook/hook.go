@@ -25,7 +25,7 @@ const Timeout = 30 * time.Second
 type Config struct {
 	Up, Down []string // a program and its arguments; none for no hook
 
-	Name, Site, TAP, Bridge string
+	Name, TAP, Bridge string
 
 	Log *slog.Logger
 }
@@ -37,6 +37,7 @@ type Change struct {
 	Peer string // its site
 	Addr string // its address, "" when there is none
 	Via  string // site that relays, "" when direct
+	Site string // this site, which may get another name
 }
 
 // event returns the change in one word.
@@ -178,7 +179,7 @@ func (r *Runner) environment(c Change) []string {
 		"L2BRIDGE_ADDR=" + c.Addr,
 		"L2BRIDGE_VIA=" + c.Via,
 		"L2BRIDGE_NAME=" + r.cfg.Name,
-		"L2BRIDGE_SITE=" + r.cfg.Site,
+		"L2BRIDGE_SITE=" + c.Site,
 		"L2BRIDGE_TAP=" + r.cfg.TAP,
 		"L2BRIDGE_BRIDGE=" + r.cfg.Bridge,
 	}

@@ -66,7 +66,7 @@ func newRunner(c *commands) (*hook.Runner, *bytes.Buffer) {
 	var log bytes.Buffer
 	return hook.NewFake(hook.Config{
 		Up: []string{"/on", "up"}, Down: []string{"/on", "down"},
-		Name: "lab", Site: "home", TAP: "l2b-lab", Bridge: "br1",
+		Name: "lab", TAP: "l2b-lab", Bridge: "br1",
 		Log: slog.New(slog.NewTextHandler(&log, nil)),
 	}, c.execute), &log
 }
@@ -78,7 +78,7 @@ func TestEnvironment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c commands
 		r, log := newRunner(&c)
-		r.Note(hook.Change{Up: true, ID: "ab", Peer: "office", Addr: "203.0.113.7:4433", Via: "attic"})
+		r.Note(hook.Change{Up: true, ID: "ab", Peer: "office", Addr: "203.0.113.7:4433", Via: "attic", Site: "home"})
 		c.want(t, "/on up office")
 		r.Close(time.Second)
 		want := []string{
