@@ -161,6 +161,7 @@ func TestLogLinesAreExplained(t *testing.T) {
 	call := regexp.MustCompile(`\.(Debug|Info|Warn|Error|warn)\((?:[\w.]+\.Log, )?"([^"]+)"`)
 	found := make(map[string]bool)
 	for path, text := range tree(t, isSource) {
+		text = strings.ReplaceAll(text, `.tellWayLocked("`, `.Info("`) // what it is told it logs
 		for _, m := range call.FindAllStringSubmatch(text, -1) {
 			line := "| " + strings.ToUpper(m[1]) + " `" + m[2] + "` |"
 			found[line] = true
