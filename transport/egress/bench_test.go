@@ -38,3 +38,17 @@ func BenchmarkThrough(b *testing.B) {
 		})
 	}
 }
+
+// A frame that finds the queue full of as many flows as are told apart.
+func BenchmarkFull(b *testing.B) {
+	q := egress.New()
+	var batch []*frame.Buf
+	for i := range 4096 {
+		batch = append(batch, udp(uint16(i), 0, 64))
+	}
+	q.Push(batch)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		q.Push(batch[i%4096 : i%4096+1])
+	}
+}

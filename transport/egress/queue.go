@@ -193,8 +193,8 @@ func (q *Queue) flowLocked(b *frame.Buf, pair uint32, foreign bool) *flow {
 	return &q.flows[(frame.FlowHash(b.Bytes())^pair)%buckets]
 }
 
-// admitLocked reports whether there is room for n more bytes of a flow, if need
-// be at the cost of one that has more.
+// admitLocked reports whether there is room for a frame of n bytes of a flow, if need
+// be at the cost of the one that has most.
 func (q *Queue) admitLocked(f *flow, n int) bool {
 	fits := func() bool { return q.n < MaxFrames && q.bytes+n <= MaxBytes }
 	if fits() {
@@ -209,14 +209,16 @@ func (q *Queue) admitLocked(f *flow, n int) bool {
 	}
 	fat := f
 	for i := range q.flows {
-		if g := &q.flows[i]; share(g) > share(fat) {
+		if g := &q.flows[i]; share(g) > share(fat) && (g.n > 1 || g.item.Buf == nil) {
 			fat = g
 		}
 	}
-	if fat == f {
+	// Of several frames one stays. A single one gives way if its flow has more all the
+	// same: superframes of many flows would keep others out.
+	if fat == f || fat.n == 1 && fat.bytes <= f.bytes+n {
 		return false
 	}
-	for freed := 0; freed < frame.MaxLen && fat.n > 1; {
+	for freed := 0; freed == 0 || freed < frame.MaxLen && fat.n > 1; {
 		freed += max(q.dropWaitingLocked(fat), frame.MaxLen/dropBatch)
 	}
 	return fits()
@@ -251,7 +253,7 @@ func (q *Queue) popLocked(f *flow) {
 }
 
 // dropWaitingLocked drops the first frame of a flow that is not on its way,
-// counts it, and returns its length. The flow has two frames at least.
+// counts it, and returns its length. There is one.
 func (q *Queue) dropWaitingLocked(f *flow) int {
 	i := f.head
 	if f.item.Buf != nil {

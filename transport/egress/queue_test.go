@@ -91,6 +91,35 @@ func TestFloodMakesRoom(t *testing.T) {
 	})
 }
 
+// So it does where each flow of it has but one superframe. Of the others some may share
+// a bucket with one.
+func TestSuperframesMakeRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const super, others = 64 << 10, 40
+		q := egress.New()
+		l := q.Open()
+		for i := range 4 * egress.MaxBytes / super {
+			push(q, udp(uint16(i), 0, super))
+		}
+		push(q, arp())
+		for i := range others {
+			push(q, udp(uint16(1000+i), 0, 100))
+		}
+		small, urgent := 0, 0
+		for b := next(l); b != nil; b = next(l) {
+			switch b.Len() {
+			case 60:
+				urgent++
+			case 100:
+				small++
+			}
+		}
+		if small < others/2 || urgent != 1 {
+			t.Errorf("beside a flood of superframes %d of %d flows' frames left, and %d of one urgent frame", small, others, urgent)
+		}
+	})
+}
+
 // Flows that have much to send get the same share in bytes, whatever their
 // frames are like, and one that sends little need not wait for them.
 func TestFairness(t *testing.T) {
