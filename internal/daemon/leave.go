@@ -49,15 +49,19 @@ func (b backend) Revoke(_ context.Context, site string) (control.Revoked, error)
 // Leave implements control.Backend.
 func (b backend) Leave(ctx context.Context) (control.Left, error) {
 	s := b.s
-	m := s.member()
 	if err := s.refuseOwnCA(); err != nil {
 		return control.Left{}, err
 	}
+	done, err := s.change()
+	if err != nil {
+		return control.Left{}, err
+	}
+	defer done()
+	m := s.member()
 	if err := m.MayLeave(); err != nil {
 		return control.Left{}, leaveError(err)
 	}
 	left := control.Left{Network: m.Network, Site: m.Site, Founder: m.FounderSite()}
-	var err error
 	if left.Told, left.Peers, err = s.mesh.Leave(ctx); err != nil {
 		return control.Left{}, err
 	}

@@ -20,6 +20,7 @@ func TestOneChange(t *testing.T) {
 	for what, change := range map[string]func() error{
 		"rekey":     func() error { _, err := backend{s}.Rekey(t.Context(), ""); return err },
 		"ca import": func() error { _, err := backend{s}.ImportCA(nil); return err },
+		"leave":     func() error { _, err := backend{s}.Leave(t.Context()); return err },
 		"ca export": func() error { return backend{s}.DropCA([32]byte{}) },
 	} {
 		if err := change(); err == nil || !strings.Contains(err.Error(), "under way") {
