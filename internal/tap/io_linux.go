@@ -132,8 +132,8 @@ func (r *reader) readAll(fd uintptr) (done bool) {
 	return true
 }
 
-// fill reads until the batch is full or a read fails. EAGAIN says that nothing
-// waits any more.
+// fill reads until the batch is full, a frame is no good or a read fails. EAGAIN
+// says that nothing waits any more.
 func (r *reader) fill(fd uintptr) syscall.Errno {
 	for len(r.batch) < batchFrames && r.count.Bytes < batchBytes {
 		if r.large == nil {
@@ -146,7 +146,9 @@ func (r *reader) fill(fd uintptr) syscall.Errno {
 		n, errno := r.read(fd, room)
 		switch errno {
 		case 0:
-			r.take(n, n == len(room))
+			if !r.take(n, n == len(room)) {
+				return 0 // however many of these come, what came before goes on
+			}
 		case unix.EINTR:
 		default:
 			return errno
@@ -155,14 +157,15 @@ func (r *reader) fill(fd uintptr) syscall.Errno {
 	return 0
 }
 
-// take adds the frame just read, n bytes with its header, to the batch.
-func (r *reader) take(n int, full bool) {
+// take adds the frame just read, n bytes with its header, to the batch, and reports
+// whether it is good for that.
+func (r *reader) take(n int, full bool) bool {
 	if r.vnet {
 		n -= frame.VnetLen
 	}
 	if n < frame.HeaderLen || full { // a frame that fills all the memory was cut off
 		r.drops[rxMalformed].Add(1)
-		return
+		return false
 	}
 	b := r.large
 	b.SetLen(n)
@@ -175,7 +178,7 @@ func (r *reader) take(n int, full bool) {
 		h, err := frame.CheckVnet(h, b.Bytes(), frame.MaxLen)
 		if err != nil {
 			r.drops[rxOffload].Add(1)
-			return
+			return false
 		}
 		b.SetHeader(h)
 		if h.GSOType != frame.GSONone {
@@ -185,7 +188,7 @@ func (r *reader) take(n int, full bool) {
 	r.count.Frames++
 	r.count.Bytes += uint64(n)
 	if r.joins && r.joined(b) {
-		return
+		return true
 	}
 	if n <= copyLimit {
 		b = frame.Get(n)
@@ -197,6 +200,7 @@ func (r *reader) take(n int, full bool) {
 		r.join.Begin(b)
 	}
 	r.batch = append(r.batch, b)
+	return true
 }
 
 // joined reports whether a frame became part of the one before it. It stays the

@@ -283,6 +283,33 @@ func TestSendDropsWhatDoesNotFit(t *testing.T) {
 	}
 }
 
+// Frames that are no good, and come without end, keep neither a good one from being
+// delivered nor Run from ending.
+func TestBadFramesHoldNothingUp(t *testing.T) {
+	s, _, peer := newStream(t, false)
+	first := true
+	s.SetCalls(func(tap.Call) tap.Call {
+		return func(_ uintptr, p []byte) (int, syscall.Errno) {
+			if first {
+				first = false
+				return 60, 0
+			}
+			return frame.HeaderLen - 1, 0
+		}
+	}, func(c tap.Call) tap.Call { return c })
+	if _, err := unix.Write(peer, make([]byte, 60)); err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan int, 1)
+	stop, _ := start(t, s.Run, func(frames []*frame.Buf) { got <- len(frames) })
+	if n := wait(t, "a frame", got); n != 1 {
+		t.Errorf("%d frames, want 1", n)
+	}
+	if err := stop(); err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}
+
 // Whatever error the kernel gives for a frame, that one is dropped and counted, and the
 // next one goes. Whatever it gives for a read, what came before is delivered, and Run
 // goes on where there is nothing else to it, or says why it cannot: then the TAP is
