@@ -235,6 +235,12 @@ func TestCheck(t *testing.T) {
 	ip(t, "link", "add", "veth0", "type", "veth", "peer", "veth1")
 	ip(t, "link", "set", "veth0", "master", "br0")
 	check([]string{"veth0"})
+	ip(t, "link", "set", "l2b0", "mtu", "1400") // the bridge follows
+	check([]string{"veth0"}, "ip link set l2b0 mtu 1500", "ip link set br0 mtu 1500")
+	ip(t, "link", "set", "br0", "mtu", "1500") // from now on it does not
+	check([]string{"veth0"}, "ip link set l2b0 mtu 1500")
+	ip(t, "link", "set", "l2b0", "mtu", "1500")
+	check([]string{"veth0"})
 	ip(t, "link", "set", "br0", "down")
 	ip(t, "link", "set", "br0", "mtu", "1400")
 	check([]string{"veth0"}, "ip link set br0 up", "ip link set br0 mtu 1500")

@@ -115,6 +115,10 @@ func (d *Device) Check() (ports []string, findings []Finding, err error) {
 	if tap.Attrs().Flags&net.FlagUp == 0 {
 		report("ip link set "+d.cfg.Name+" up", "tap %s: it is down; nothing passes", d.cfg.Name)
 	}
+	if mtu := tap.Attrs().MTU; mtu != d.mtu {
+		report(fmt.Sprintf("ip link set %s mtu %d", d.cfg.Name, d.mtu),
+			"tap %s: mtu %d, the tunnel's is %d; they must be the same", d.cfg.Name, mtu, d.mtu)
+	}
 	if d.cfg.Bridge == "" {
 		return nil, findings, nil
 	}
