@@ -263,6 +263,7 @@ func TestFileRefused(t *testing.T) {
 		"hostile syntax":  {"\u009b = 1\n", `:1:1: invalid character`},
 		"syntax":          {"mtu = 1400\nbridge = br0\n", `:2:10: `},
 		"twice":           {"mtu = 1400\nmtu = 1500\n", `:2:1: key mtu is already defined`},
+		"byte order mark": {"\ufeffmtu = 1400\n", `:1:1: a byte order mark (save the file as UTF-8 without one)`},
 		"not text":        {"\x00\x01", `:1:1: `},
 		"big":             {strings.Repeat("#\n", 40000), `more than 65536 bytes`},
 		"many peers":      {"peers = [" + manyPeers(65) + "]", `more than 64`},

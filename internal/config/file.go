@@ -73,6 +73,9 @@ func parse(path string, text []byte) ([]key, error) {
 	if len(text) > maxFileBytes {
 		return nil, fmt.Errorf("%s: more than %d bytes (this is no l2bridge config)", path, maxFileBytes)
 	}
+	if bytes.HasPrefix(text, []byte("\ufeff")) { // of which an editor shows nothing
+		return nil, fmt.Errorf("%s:1:1: a byte order mark (save the file as UTF-8 without one)", path)
+	}
 	values := map[string]any{}
 	if err := toml.Unmarshal(text, &values); err != nil {
 		if at := (*toml.DecodeError)(nil); errors.As(err, &at) {
