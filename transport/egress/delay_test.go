@@ -89,6 +89,39 @@ func TestCoDelSpares(t *testing.T) {
 	})
 }
 
+// What a flow was like before all that it had went stale does not count any more.
+func TestCoDelForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := egress.New()
+		l := q.Open()
+		for i := range 1000 { // one a millisecond, of which each waits for 200 ms
+			push(q, udp(1, uint32(i), 1514))
+			if time.Sleep(time.Millisecond); i >= 200 {
+				next(l)
+			}
+		}
+		before := q.Stats()
+		if before.Dropped == 0 {
+			t.Fatal("nothing was dropped")
+		}
+		time.Sleep(10 * time.Second) // the lane stands still
+		if b := next(l); b != nil {
+			t.Fatal("what is stale was sent")
+		}
+		time.Sleep(10 * time.Second)
+		const burst = 50
+		for range burst {
+			push(q, udp(1, 0, 1514))
+		}
+		time.Sleep(20 * time.Millisecond)
+		for next(l) != nil {
+		}
+		if dropped := q.Stats().Dropped - before.Dropped; dropped != 0 {
+			t.Errorf("%d of %d frames that waited for 20 ms were dropped", dropped, burst)
+		}
+	})
+}
+
 // Of a superframe CoDel drops a segment; the rest arrives, numbered as before.
 func TestCoDelDropsSegments(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -61,6 +61,7 @@ func (q *Queue) loadLocked(f *flow, now time.Duration, limit int) bool {
 		f.takeLocked(e, limit, mark)
 		return true
 	}
+	f.codel.above, f.codel.dropping = 0, false // nothing waits (RFC 8289, section 5)
 	return false
 }
 
