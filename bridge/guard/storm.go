@@ -120,7 +120,8 @@ const stormShown = 10 * TicksPerSecond
 func (p *Policer) Policed(now uint32) (all []Class) {
 	for c := range classes {
 		mark := p.buckets[c].refused.Load()
-		if mark != 0 && now-uint32(mark>>1) <= stormShown {
+		at := uint32(mark >> 1)
+		if mark != 0 && (now-at <= stormShown || at-now <= maxLate) {
 			all = append(all, c)
 		}
 	}

@@ -150,6 +150,20 @@ func TestPolicerStorm(t *testing.T) {
 	}
 }
 
+// TestPolicedLate holds that who looks with a clock that is a tick behind sees the
+// storm, so that it is not told of as a new one at the next look.
+func TestPolicedLate(t *testing.T) {
+	t.Parallel()
+	const now = 7
+	var p guard.Policer
+	if p.Pass(now, guard.Broadcast, bursts[guard.Broadcast]+1) {
+		t.Fatal("more than the burst passes")
+	}
+	if got := p.Policed(now - 1); !slices.Equal(got, []guard.Class{guard.Broadcast}) {
+		t.Errorf("policed a tick earlier: %v, want broadcast", got)
+	}
+}
+
 func TestPolicerAllocates(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
