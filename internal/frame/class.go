@@ -9,10 +9,8 @@ import "encoding/binary"
 // waits for them waits for a second. f is at least HeaderLen long.
 func IsUrgent(f []byte) bool {
 	const (
-		typeARP  = 0x0806
 		reserved = 0x0180c2000000 // ..0F, IEEE 802.1Q-2022, table 8-1: STP, LLDP
 		icmpv6   = 58
-		hopByHop = 0
 	)
 	be := binary.BigEndian
 	if uint64(be.Uint16(f))<<32|uint64(be.Uint32(f[2:]))&^0xf == reserved {
@@ -20,7 +18,7 @@ func IsUrgent(f []byte) bool {
 	}
 	l := Dissect(f)
 	switch {
-	case l.Type == typeARP:
+	case l.Type == TypeARP:
 		return true
 	case l.L4 == 0 || len(f) < l.L4+4:
 		return false
