@@ -251,6 +251,7 @@ func (a *app) answer(v any, text func(w io.Writer)) error {
 // what it has made when it ends.
 func (a *app) logger() *slog.Logger {
 	outliveReader()
+	w := newLogWriter(a.stderr)
 	options := &slog.HandlerOptions{}
 	if isJournal(a.stderr) { // which has its own times
 		options.ReplaceAttr = func(groups []string, attr slog.Attr) slog.Attr {
@@ -260,7 +261,7 @@ func (a *app) logger() *slog.Logger {
 			return attr
 		}
 	}
-	return slog.New(&logHandler{slog.NewTextHandler(a.stderr, options), a.stderr})
+	return slog.New(&logHandler{slog.NewTextHandler(w, options), w})
 }
 
 // isJournal reports whether what is written to w goes to systemd's journal, as
