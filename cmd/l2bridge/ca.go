@@ -152,10 +152,8 @@ under a name of its own. "l2bridge up" then runs it.`,
   l2bridge ca import --passphrase-file ./phrase home.age`,
 		Args: between(1, 1, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if cmd.Flags().Changed("site") {
-				if err := config.CheckSite(site); err != nil {
-					return usagef("--site %.64q: %w", site, err)
-				}
+			if err := checkNewSite(cmd, site); err != nil {
+				return err
 			}
 			return a.caImport(cmd, args[0], from, site)
 		},

@@ -24,10 +24,8 @@ site has been seen with the new one.`,
   l2bridge rekey --site chalet`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if cmd.Flags().Changed("site") {
-				if err := config.CheckSite(site); err != nil {
-					return usagef("--site %.64q: %w", site, err)
-				}
+			if err := checkNewSite(cmd, site); err != nil {
+				return err
 			}
 			client, err := a.client()
 			if err != nil {
@@ -47,4 +45,14 @@ site has been seen with the new one.`,
 	}
 	cmd.Flags().StringVar(&site, "site", "", "and the name `NAME` from now on")
 	return cmd
+}
+
+// checkNewSite checks the name that --site gives this site, if it is given: "" is none.
+func checkNewSite(cmd *cobra.Command, site string) error {
+	if cmd.Flags().Changed("site") {
+		if err := config.CheckSite(site); err != nil {
+			return usagef("--site %.64q: %w", site, err)
+		}
+	}
+	return nil
 }

@@ -49,13 +49,16 @@ type Buf struct {
 const (
 	smallLen = HeaderLen + MaxTags*TagLen + 1500
 	jumboLen = HeaderLen + MaxTags*TagLen + MaxMTU
-	shortLen = 24 << 10 // about 2.7 times jumboLen, and MaxLen as much of it
 )
+
+// ShortLen is the longest frame whose Buf from Get does not hold the memory of one of
+// MaxLen: about 2.7 times what a jumbo frame has, and MaxLen as much of it.
+const ShortLen = 24 << 10
 
 var (
 	smallPool = newPool(smallLen)
 	jumboPool = newPool(jumboLen)
-	shortPool = newPool(shortLen)
+	shortPool = newPool(ShortLen)
 	superPool = newPool(MaxLen)
 )
 
@@ -78,7 +81,7 @@ func Get(n int) *Buf {
 		pool = smallPool
 	case n <= jumboLen:
 		pool = jumboPool
-	case n <= shortLen:
+	case n <= ShortLen:
 		pool = shortPool
 	}
 	b := pool.Get().(*Buf)

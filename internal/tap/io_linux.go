@@ -24,10 +24,6 @@ const (
 	batchBytes  = 256 << 10
 )
 
-// copyLimit is the longest frame that is copied to a Buf of its own size, so
-// that a queue does not hold 64 KB for each. Longer ones are handed over as read.
-const copyLimit = 24 << 10
-
 // stream moves frames through an open TAP. There is no batch read or write: a
 // system call moves one frame (drivers/net/tun.c, tun_chr_read_iter).
 type stream struct {
@@ -190,7 +186,7 @@ func (r *reader) take(n int, full bool) bool {
 	if r.joins && r.joined(b) {
 		return true
 	}
-	if n <= copyLimit {
+	if n <= frame.ShortLen { // so that a queue does not hold 64 KB for it
 		b = frame.Get(n)
 		copy(b.Raw(), r.large.Raw())
 	} else {

@@ -122,8 +122,7 @@ func (r *receiver) split(ms []ipv4.Message, flows *flows, gate *Gate) (n int, he
 		for len(r.rest) > 0 && n < len(ms) {
 			if gate != nil {
 				if !gate.Admits(r.packet()) {
-					r.rest = r.rest[len(r.packet()):]
-					r.count.strange.Add(1)
+					r.drop(&r.count.strange)
 					continue
 				}
 				gate.Received(r.packet(), r.from.addr)
@@ -131,8 +130,7 @@ func (r *receiver) split(ms []ipv4.Message, flows *flows, gate *Gate) (n int, he
 			credited := flow != nil && isShortHeader(r.rest[0])
 			if credited && taken == room {
 				if flow.overruns(r.now) {
-					r.rest = r.rest[len(r.packet()):]
-					r.count.overrun.Add(1)
+					r.drop(&r.count.overrun)
 					continue
 				}
 				held = flow
@@ -156,14 +154,20 @@ func (r *receiver) split(ms []ipv4.Message, flows *flows, gate *Gate) (n int, he
 // packet returns the next packet of the message at hand.
 func (r *receiver) packet() []byte { return r.rest[:min(r.segment, len(r.rest))] }
 
+// drop passes over the next packet, and counts it.
+func (r *receiver) drop(count *atomic.Uint64) {
+	r.rest = r.rest[len(r.packet()):]
+	count.Add(1)
+}
+
 // handUp copies the next packet into m and reports whether it fitted.
 func (r *receiver) handUp(m *ipv4.Message) bool {
 	packet := r.packet()
-	r.rest = r.rest[len(packet):]
 	if len(packet) > len(m.Buffers[0]) {
-		r.count.oversize.Add(1)
+		r.drop(&r.count.oversize)
 		return false
 	}
+	r.rest = r.rest[len(packet):]
 	m.N = copy(m.Buffers[0], packet)
 	m.NN = 0
 	if len(r.oob) <= len(m.OOB) {
