@@ -15,11 +15,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// heedHangup undoes that SIGHUP is ignored, as it is for what nohup starts, or after
+// signal.Ignore: Reset leaves signal.Ignored as it was, only Notify changes it.
+func heedHangup() {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, unix.SIGHUP)
+	signal.Stop(c)
+}
+
 // A signal that comes just before the program is executed again must end it: what is
 // executed knows nothing of it.
 func TestNoSignalIsLost(t *testing.T) {
 	runtime.LockOSThread() // the signal is handled here, and before Tgkill returns
 	defer runtime.UnlockOSThread()
+	heedHangup()
 	for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
 		for range 100 {
 			ctx := untilSignal(context.Background())
@@ -38,7 +47,7 @@ func TestHangupIgnored(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	signal.Ignore(unix.SIGHUP)
-	defer signal.Reset(unix.SIGHUP)
+	defer heedHangup()
 	ctx := untilSignal(context.Background())
 	if err := unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGHUP); err != nil {
 		t.Fatal(err)
