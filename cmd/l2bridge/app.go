@@ -54,10 +54,14 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 
 func (a *app) run(ctx context.Context, args []string) int {
 	root := a.rootCommand()
-	root.SetOut(a.stdout)
+	help := &checkedWriter{w: a.stdout}
+	root.SetOut(help)
 	root.SetErr(a.stderr)
 	root.SetArgs(append([]string{}, args...)) // cobra takes nil for os.Args
 	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		err = help.err
+	}
 	return a.exit(cmd, err)
 }
 
@@ -244,6 +248,21 @@ func (a *app) answer(v any, text func(w io.Writer)) error {
 	e := json.NewEncoder(a.stdout)
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
+}
+
+// checkedWriter remembers the first error of a write, for who prints help, which
+// does not look.
+type checkedWriter struct {
+	w   io.Writer
+	err error
+}
+
+func (c *checkedWriter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	if c.err == nil {
+		c.err = err
+	}
+	return n, err
 }
 
 // logger returns the log of a long-running command. Where nobody reads it any more, as

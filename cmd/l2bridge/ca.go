@@ -71,7 +71,7 @@ the site that holds the key the exit code is 4.`,
 }
 
 func (a *app) caExport(cmd *cobra.Command, file, phraseFile string, move bool) error {
-	p, err := a.caPaths(cmd)
+	p, err := caPaths(a.fileConfig(cmd))
 	if err != nil {
 		return err
 	}
@@ -119,8 +119,7 @@ func (a *app) caExport(cmd *cobra.Command, file, phraseFile string, move bool) e
 }
 
 // caPaths says where the site keeps its things, if it has a CA of l2bridge's.
-func (a *app) caPaths(cmd *cobra.Command) (config.Paths, error) {
-	cfg, err := a.runConfig(cmd)
+func caPaths(cfg config.Config, err error) (config.Paths, error) {
 	if err == nil && cfg.CAFile != "" {
 		err = fmt.Errorf("%w: %s names a CA of your own (ca_file), whose tools do that", daemon.ErrNotFounder, cfg.File)
 	}
@@ -164,7 +163,7 @@ under a name of its own. "l2bridge up" then runs it.`,
 }
 
 func (a *app) caImport(cmd *cobra.Command, file, phraseFile, site string) error {
-	p, err := a.caPaths(cmd)
+	p, err := caPaths(a.runConfig(cmd)) // a new machine may have no config file yet
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,9 @@ config file that says the same.`,
 			if err != nil {
 				return err
 			}
-			cfg.Site = a.engine.SiteName(cfg)
+			if cfg.Site, err = a.engine.SiteName(cfg); err != nil {
+				fmt.Fprintf(a.stderr, "l2bridge: site %q is the name of this host: whether it is a member's is not known (%s)\n", cfg.Site, cleanLine(err.Error()))
+			}
 			return a.answer(cfg, func(w io.Writer) { fmt.Fprint(w, cfg.TOML()) })
 		},
 	}

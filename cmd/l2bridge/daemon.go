@@ -38,8 +38,9 @@ type engine interface {
 	// Run runs this site until ctx ends, and then returns nil. The error is
 	// ErrNotMember where the site belongs to no network.
 	Run(ctx context.Context, cfg config.Config, log *slog.Logger) error
-	// SiteName returns the name under which the site runs, or would run.
-	SiteName(cfg config.Config) string
+	// SiteName returns the name under which the site runs, or would run, with an error
+	// where that is a guess.
+	SiteName(cfg config.Config) (string, error)
 	// Leave takes away what makes this site a member. No daemon may run, and nobody
 	// is told.
 	Leave(stateDir string) (control.Left, error)
@@ -77,7 +78,7 @@ func (daemonEngine) Run(ctx context.Context, cfg config.Config, log *slog.Logger
 	return daemon.Run(ctx, cfg, log)
 }
 
-func (daemonEngine) SiteName(cfg config.Config) string { return daemon.SiteName(cfg) }
+func (daemonEngine) SiteName(cfg config.Config) (string, error) { return daemon.SiteName(cfg) }
 
 func (daemonEngine) Leave(stateDir string) (control.Left, error) { return daemon.Leave(stateDir) }
 

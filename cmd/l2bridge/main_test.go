@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -100,11 +101,14 @@ func (e toldEngine) ReadCA(stateDir string) (daemon.CA, error) {
 	return daemon.CA{Network: "k3v9q2m7", Data: []byte("the secret")}, nil
 }
 
-func (e toldEngine) SiteName(cfg config.Config) string {
-	if os.Getenv("ENGINE") == "guest" {
-		return "cabin"
+func (e toldEngine) SiteName(cfg config.Config) (string, error) {
+	switch os.Getenv("ENGINE") {
+	case "guest":
+		return "cabin", nil
+	case "unreadable":
+		return cfg.Site, errors.New("state directory /var/lib/l2bridge/default: permission denied")
 	}
-	return cfg.Site
+	return cfg.Site, nil
 }
 
 func (e toldEngine) Leave(string) (control.Left, error) {
@@ -565,4 +569,18 @@ func FuzzClean(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Help that nobody gets is an error, as any answer is.
+func TestHelpNotWritten(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	for _, args := range []string{"--help", "help up", "fdb add --help", "completion bash", "version"} {
+		if code := run(t.Context(), strings.Fields(args), full, io.Discard); code != exitError {
+			t.Errorf("%s: exit code %d, want %d", args, code, exitError)
+		}
+	}
 }

@@ -50,9 +50,13 @@ func (s *site) port() uint16 {
 	return s.cfg.Listen.Port()
 }
 
-// ownAddresses returns the addresses that a peer may reach us at.
+// ownAddresses returns the addresses that a peer may reach us at. One with a zone is
+// none, as the zone is of this machine.
 func (s *site) ownAddresses() (all []netip.Addr) {
 	listen := s.cfg.Listen.Addr()
+	if listen.Zone() != "" {
+		return nil
+	}
 	if !listen.IsUnspecified() {
 		return []netip.Addr{listen}
 	}

@@ -228,7 +228,7 @@ func (b backend) Invite(_ context.Context, site string, ttl time.Duration) (stri
 	}
 	addrs := s.advertised()
 	if len(addrs) == 0 {
-		return "", fmt.Errorf("%w: this machine has no address to tell the new site but the bridge's, which lead into the tunnel (start it with --advertise HOST:PORT)", control.ErrInvalid)
+		return "", fmt.Errorf("%w: this machine has no address to tell the new site: those of the bridge lead into the tunnel, and link-local ones mean nothing elsewhere (start it with --advertise HOST:PORT)", control.ErrInvalid)
 	}
 	token, err := s.member().Invite(site, ttl, addrs)
 	if err != nil {

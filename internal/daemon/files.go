@@ -39,11 +39,11 @@ func membership(dir *identity.Dir, cfg config.Config) (*identity.Member, error) 
 }
 
 // SiteName returns the name under which cfg's site runs, or would run: the one that
-// was given, else that of its membership. Where there is none, or it cannot be read,
-// it is the host's.
-func SiteName(cfg config.Config) string {
+// was given, else that of its membership. Where there is none it is the host's; so it
+// is, with the error, where the membership cannot be read.
+func SiteName(cfg config.Config) (string, error) {
 	if _, given := cfg.Places["site"]; given {
-		return cfg.Site
+		return cfg.Site, nil
 	}
 	var member *identity.Member
 	var err error
@@ -52,10 +52,13 @@ func SiteName(cfg config.Config) string {
 	} else {
 		member, err = membership(new(identity.Dir), cfg)
 	}
-	if err != nil {
-		return cfg.Site
+	switch {
+	case errors.Is(err, identity.ErrNotEnrolled):
+		return cfg.Site, nil
+	case err != nil:
+		return cfg.Site, err
 	}
-	return member.Site
+	return member.Site, nil
 }
 
 // followFiles takes files that have changed, until ctx ends, and ends sessions whose

@@ -5,8 +5,11 @@ package daemon
 import (
 	"bytes"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 
+	"github.com/l2bridge/l2bridge/internal/config"
 	"github.com/l2bridge/l2bridge/transport"
 	"github.com/l2bridge/l2bridge/transport/identity"
 )
@@ -51,5 +54,25 @@ func TestLearnedFits(t *testing.T) {
 	s.keepLearned(all)
 	if _, err := ReadCA(dir.Path()); err != nil {
 		t.Error(err)
+	}
+}
+
+// The name of a site whose membership cannot be read is a guess, and said to be one.
+func TestSiteName(t *testing.T) {
+	cfg := config.Config{Site: "host"}
+	cfg.StateDir = filepath.Join(t.TempDir(), "none")
+	if name, err := SiteName(cfg); name != "host" || err != nil {
+		t.Errorf("no membership: %q, %v", name, err)
+	}
+	cfg.StateDir = t.TempDir()
+	if err := os.WriteFile(filepath.Join(cfg.StateDir, "membership.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if name, err := SiteName(cfg); name != "host" || err == nil {
+		t.Errorf("unreadable: %q, %v", name, err)
+	}
+	cfg.Places = map[string]config.Place{"site": {}}
+	if name, err := SiteName(cfg); name != "host" || err != nil {
+		t.Errorf("given: %q, %v", name, err)
 	}
 }
