@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -18,9 +20,18 @@ import (
 
 // A TAP that somebody deletes or takes out of its bridge is put back.
 func TestTAPComesBack(t *testing.T) {
-	s, _, _ := join(t, lab.Options{Hosts: 1})
+	s, up, _ := join(t, lab.Options{Hosts: 1})
 	gw, a, b := s.A.Gateway, s.A.Hosts[0].Namespace, s.B.Hosts[0]
 	ping(t, a, b.Addr4, recvWait)
+	back := func() error {
+		if !gw.HasLink(defaultTAP) {
+			return errors.New("no TAP")
+		}
+		if master := gw.Master(defaultTAP); master != lab.BridgeName {
+			return fmt.Errorf("its bridge is %q", master)
+		}
+		return nil
+	}
 	for _, harm := range []struct {
 		name string
 		do   func()
@@ -30,17 +41,20 @@ func TestTAPComesBack(t *testing.T) {
 	} {
 		t.Run(harm.name, func(t *testing.T) {
 			harm.do()
-			lab.Wait(t, mendWait, "the TAP is a port of the bridge again", func() error {
-				if !gw.HasLink(defaultTAP) {
-					return errors.New("no TAP")
-				}
-				if master := gw.Master(defaultTAP); master != lab.BridgeName {
-					return fmt.Errorf("its bridge is %q", master)
-				}
-				return nil
-			})
+			lab.Wait(t, mendWait, "the TAP is a port of the bridge again", back)
 			ping(t, a, b.Addr4, mendWait)
 		})
+	}
+	// Another program that does it again and again does not fill the log.
+	began := time.Now()
+	const times = 30
+	for range times {
+		gw.SetMaster(defaultTAP, "")
+		lab.Wait(t, mendWait, "the TAP is a port of the bridge again", back)
+	}
+	most := 8 * (2 + int(time.Since(began).Minutes())) // of the minute that had begun, too
+	if n := strings.Count(up.Output(), "put back"); n == 0 || n > most {
+		t.Errorf("%d lines for %d times, want at most %d", n, times, most)
 	}
 }
 

@@ -40,6 +40,11 @@ const (
 	carrierHold = 30 * time.Second
 	// reopen is the pause before a TAP that was lost is opened again.
 	reopen = 500 * time.Millisecond
+	// tapLines is how many lines about the TAP the log gets in a minute, and
+	// reasonPause what is at least between two reasons for which there is no TAP:
+	// another program may take it away as often as we put it back.
+	tapLines    = 8
+	reasonPause = 10 * time.Second
 )
 
 // site is a running gateway.
@@ -64,6 +69,7 @@ type site struct {
 	tapUse sync.RWMutex // read-held while the TAP is used, against its closing
 	tap    *tap.Device  // nil while it is lost
 	before []tap.Drop   // what TAPs that were lost had dropped
+	tapLog *slog.Logger // with tapLines
 
 	statics sync.Mutex // held while the static entries are stored
 
@@ -107,6 +113,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 
 	s := &site{
 		cfg: cfg, log: log, dir: dir,
+		tapLog:  newLimited(log, tapLines),
 		changed: make(chan struct{}, 1),
 		state:   control.StateConnecting,
 		since:   time.Now(),
@@ -215,7 +222,7 @@ func (s *site) openTAP() (*tap.Device, error) {
 	address := tap.Address(s.member().ID[:], []byte(s.cfg.Name))
 	dev, err := tap.Open(tap.Config{
 		Name: s.cfg.TAP, Bridge: s.cfg.Bridge, MTU: s.cfg.MTU, Address: address,
-		Superframes: s.cfg.Superframes, CarrierAlwaysOn: s.cfg.CarrierOn, Log: s.log,
+		Superframes: s.cfg.Superframes, CarrierAlwaysOn: s.cfg.CarrierOn, Log: s.tapLog,
 	})
 	if err != nil {
 		return nil, err
@@ -285,18 +292,19 @@ func (s *site) features(dev *tap.Device) wire.Features {
 // serveTAP keeps the TAP attached to the switch, and opens it again when it is
 // lost: somebody deleted it, or changed its bridge.
 func (s *site) serveTAP(ctx context.Context, dev *tap.Device) error {
+	var told time.Time // the last reason
 	for {
 		g, devCtx := errgroup.WithContext(ctx)
 		g.Go(func() error { return s.sw.Serve(devCtx, dev, bridge.Local, max(1, s.cfg.FDBMax/4)) })
 		g.Go(func() error { return dev.Watch(devCtx) })
 		err := g.Wait()
 		if cerr := s.closeTAP(dev); cerr != nil {
-			s.log.Warn("tap not removed cleanly", "error", cerr)
+			s.tapLog.Warn("tap not removed cleanly", "error", cerr)
 		}
 		if ctx.Err() != nil {
 			return nil
 		}
-		s.log.Warn("tap lost, opening it again", "tap", s.cfg.TAP, "error", err)
+		s.tapLog.Warn("tap lost, opening it again", "tap", s.cfg.TAP, "error", err)
 		var last string
 		for {
 			select {
@@ -307,12 +315,12 @@ func (s *site) serveTAP(ctx context.Context, dev *tap.Device) error {
 			if dev, err = s.openTAP(); err == nil {
 				break
 			}
-			if text := err.Error(); text != last {
-				last = text
+			if text := err.Error(); text != last && time.Since(told) >= reasonPause {
+				last, told = text, time.Now()
 				s.log.Error("tap not opened, trying again", "error", err)
 			}
 		}
-		s.log.Info("tap is back", "tap", dev.Name(), "bridge", dev.Bridge(), "mtu", dev.MTU())
+		s.tapLog.Info("tap is back", "tap", dev.Name(), "bridge", dev.Bridge(), "mtu", dev.MTU())
 		s.mesh.SetLAN(dev.MTU(), s.features(dev))
 		s.peersChanged() // its carrier starts down
 	}
@@ -361,7 +369,7 @@ func (s *site) followState(ctx context.Context) {
 func (s *site) setCarrier(up bool) {
 	s.withTAP(func(dev *tap.Device) {
 		if err := dev.SetCarrier(up); err != nil {
-			s.log.Warn("carrier not set", "tap", dev.Name(), "up", up, "error", err)
+			s.tapLog.Warn("carrier not set", "tap", dev.Name(), "up", up, "error", err)
 		}
 	})
 }
