@@ -32,12 +32,27 @@ type way struct {
 	mtu   int
 
 	mu     sync.Mutex // guards what follows
-	rng    *rand.Rand
+	draws  map[draw]*rand.Rand
 	free   time.Time // when the line has sent all it has
 	full   uint64
 	pushed int
 	odd    int // frames that were not expected
 	wg     sync.WaitGroup
+}
+
+// draw is what has a fate of its own: the pings, the load of a stream, a size. What
+// becomes of them is then the same in each run, whichever goroutine comes first.
+type draw struct {
+	stream byte
+	length int
+}
+
+func (w *way) losesLocked(b *frame.Buf) bool {
+	d := draw{b.Bytes()[4], b.Len()}
+	if w.draws[d] == nil {
+		w.draws[d] = rand.New(rand.NewPCG(uint64(d.stream), uint64(d.length)))
+	}
+	return w.draws[d].Float64() < w.loss
 }
 
 func (w *way) Stats() egress.Stats {
@@ -65,7 +80,7 @@ func (w *way) Push(frames []*frame.Buf) {
 			w.free = w.free.Add(time.Duration(float64(b.Len()) * 8 / w.rate * float64(time.Second)))
 			at = w.free
 		}
-		if !b.IsTest() || w.rng.Float64() < w.loss || w.most > 0 && b.Len() > w.most {
+		if !b.IsTest() || w.losesLocked(b) || w.most > 0 && b.Len() > w.most {
 			continue
 		}
 		f := bytes.Clone(b.Bytes())
@@ -85,7 +100,7 @@ func pair(there, back *way) (a, b *probe.End) {
 	a, b = probe.New(there), probe.New(back)
 	there.to, back.to = b, a
 	for _, w := range []*way{there, back} {
-		w.rng = rand.New(rand.NewPCG(1, 2))
+		w.draws = make(map[draw]*rand.Rand)
 		if w.mtu == 0 {
 			w.mtu = 1500
 		}
