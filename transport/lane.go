@@ -59,7 +59,7 @@ type lane struct {
 	cleared chan struct{} // tells that the peer has all that was sent
 	call    chan struct{} // something is to be sent now, for the peer to see where from
 
-	clock func() time.Duration // of the mesh
+	epoch time.Time // what the mesh's clock counts from
 }
 
 // measureEvery is after how many full datagrams the greatest size is asked for
@@ -85,7 +85,7 @@ func (m *Mesh) newLane(conn *quic.Conn, stream *quic.Stream, hello wire.Hello, t
 	l := &lane{
 		conn: conn, stream: stream, site: site, id: id, hello: hello, told: told,
 		pongs: make(chan uint64, 1), probes: make(chan uint64, 1), retired: make(chan struct{}),
-		answers: make(chan struct{}, 1), cleared: make(chan struct{}, 1), call: make(chan struct{}, 1), clock: m.clock,
+		answers: make(chan struct{}, 1), cleared: make(chan struct{}, 1), call: make(chan struct{}, 1), epoch: m.epoch,
 	}
 	l.answeredAt.Store(int64(m.clock()))
 	l.measure()
@@ -259,6 +259,9 @@ func (l *lane) send(ctx context.Context, out *egress.Lane, lost *atomic.Uint64) 
 	return l.clear(ctx)
 }
 
+// clock is the mesh's.
+func (l *lane) clock() time.Duration { return time.Since(l.epoch) }
+
 func isTooLarge(err error) bool {
 	var tooLarge *quic.DatagramTooLargeError
 	return errors.As(err, &tooLarge)
@@ -331,7 +334,7 @@ func (l *lane) receive(next func() ([]byte, error), r wire.Receiver, acks chan<-
 		}
 		mu.Lock()
 		now = time.Now()
-		l.heard.Store(int64(l.clock()))
+		l.heard.Store(int64(now.Sub(l.epoch)))
 		rep.Datagram(d, now, take)
 		pass()
 		wait(timer)

@@ -204,7 +204,10 @@ func (r *receiver) begin(flows *flows) bool {
 			continue
 		}
 		from, scope := r.msgs.names[i].addr()
-		r.rest, r.from, r.addr = payload, source{from, scope}, nil
+		r.rest = payload
+		if s := (source{from, scope}); s != r.from {
+			r.from, r.addr = s, nil
+		}
 		if flows.of(from).waitedTooLong(r.now, waited) && markCE(r.oob) {
 			r.count.marks.Add(1)
 		}
