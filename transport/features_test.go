@@ -3,6 +3,7 @@
 package transport_test
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,8 +44,8 @@ func TestFeaturesOfPeers(t *testing.T) {
 	})
 }
 
-// A superframe that cannot be cut for a peer that takes none, or whose segments are
-// too long for the peer's LAN, is dropped by itself: what is sent with it arrives.
+// A superframe whose segments are too long for the peer's LAN is dropped by itself,
+// whether the peer takes superframes or not: what is sent with it arrives.
 func TestUnfitSuperframe(t *testing.T) {
 	ms := members(t, "home", "office")
 	for _, takes := range []wire.Features{0, wire.FeatureCsum | wire.FeatureTSO | wire.FeatureUSO} {
@@ -74,9 +75,37 @@ func TestUnfitSuperframe(t *testing.T) {
 			if got := office.received(); len(got) != 3 {
 				t.Errorf("%d frames of 3 came", len(got))
 			}
-			if n := dropped(home, "bad_offload") + dropped(office, "mtu_peer"); n != 2 {
+			if n := dropped(office, "mtu_peer"); n != 2 {
 				t.Errorf("%d superframes were counted, want 2", n)
 			}
 		})
 	}
+}
+
+// What this site cannot cut for a peer is no fault of the peer, which has sent nothing.
+func TestUncutIsNobodysFault(t *testing.T) {
+	ms := members(t, "home", "office")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		home := w.run(t, ms[0], homeAddr, nil)
+		office := w.run(t, ms[1], officeAddr, []string{homePort}, func(c *transport.Config) { c.Features = 0 })
+		until(t, "up", 5*time.Second, connected(home, office))
+		const times, each = 4, 150 // more than a peer may have wrong, until it is cut off
+		bad := superframe(1, 3)
+		h := bad.Header()
+		h.CsumStart = 60000
+		bad.SetHeader(h)
+		port := home.peer("office")
+		for range times {
+			port.Send(slices.Repeat([]*frame.Buf{bad}, each))
+			time.Sleep(time.Second)
+		}
+		bad.Release()
+		if lines := append(home.log.lines("breaks the protocol"), home.log.lines("cut off")...); len(lines) > 0 {
+			t.Errorf("office is blamed: %q", lines)
+		}
+		if n := dropped(home, "peer_offload"); n != times*each {
+			t.Errorf("%d counted, want %d", n, times*each)
+		}
+	})
 }

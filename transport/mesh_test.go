@@ -766,7 +766,7 @@ func TestFeatures(t *testing.T) {
 				bad.SetHeader(h)
 				office.send("home", bad)
 				time.Sleep(time.Second)
-				if n := dropped(home, "bad_offload") + dropped(office, "bad_offload"); n != 1 {
+				if n := dropped(home, "bad_offload") + dropped(office, "peer_offload"); n != 1 {
 					t.Errorf("a bad frame was counted %d times", n)
 				}
 			})

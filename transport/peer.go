@@ -64,7 +64,7 @@ type Peer struct {
 
 	memory                               wire.Memory // of what is being put together
 	drops                                wire.Drops
-	tooLarge, unheard, unsent            atomic.Uint64
+	tooLarge, unheard, unsent, uncut     atomic.Uint64
 	rxFrames, txFrames, rxBytes, txBytes atomic.Uint64
 
 	lost atomic.Pointer[loss]
@@ -155,7 +155,7 @@ func (p *Peer) push(frames []*frame.Buf, to *wire.Relayed, takes wire.Features) 
 			one[0] = plain
 			put(one)
 		}); err != nil {
-			p.drops[wire.BadOffload].Add(1)
+			p.uncut.Add(1) // p.drops is of what came from it, which it answers for
 		}
 	}
 }
@@ -378,6 +378,7 @@ func (m *Mesh) Drops() (all []Drop) {
 		add("stale", q.Stale)
 		add("peer_down", q.Cut+p.unsent.Load())
 		add("path_shrunk", p.tooLarge.Load())
+		add("peer_offload", p.uncut.Load())
 		add("not_attached", p.unheard.Load())
 	}
 	return all
