@@ -246,3 +246,37 @@ func TestFounderElsewhere(t *testing.T) {
 		up()
 	})
 }
+
+// A site that leaves counts each other one once, whatever keys that one, or the site
+// itself, has had a moment before.
+func TestLeaveAfterRenew(t *testing.T) {
+	for _, who := range []string{"office", "cabin"} {
+		for _, pause := range []time.Duration{0, 100 * time.Millisecond, 5 * time.Second} {
+			t.Run(who+" "+pause.String(), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld()
+					_, office, cabin, _ := three(t, w)
+					changes := map[string]*node{"office": office, "cabin": cabin}[who]
+					for range 2 {
+						renew(t, changes, who)
+						until(t, "office has both", 5*time.Second, func() bool { return office.Up() == 2 })
+						time.Sleep(pause)
+					}
+					synctest.Wait()
+					sites := make(map[string]bool)
+					for _, p := range office.Peers() {
+						sites[p.Site] = true
+					}
+					delete(sites, "office")
+					told, of, err := office.Leave(context.Background())
+					if of != len(sites) || told > of || err != nil {
+						t.Errorf("%d of %d sites told, %v; there are %v", told, of, err, sites)
+					}
+					if pause >= time.Second && told != 2 {
+						t.Errorf("%d sites told, want 2", told)
+					}
+				})
+			})
+		}
+	}
+}

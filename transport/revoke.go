@@ -236,7 +236,7 @@ func (m *Mesh) goes(p *Peer) {
 	}
 }
 
-// Leave announces that this site is a member no more, and returns how many members
+// Leave announces that this site is a member no more, and returns how many sites
 // it could tell, of how many it knows. They pass it on, and end their sessions; no
 // other is made.
 func (m *Mesh) Leave(ctx context.Context) (told, of int, err error) {
@@ -255,14 +255,15 @@ func (m *Mesh) Leave(ctx context.Context) (told, of int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, leaving)
 	defer cancel()
 	var sessions []*session
+	heard := make(map[string]bool) // by site: each, ours too, may have a former key for a moment
 	m.mu.Lock()
 	m.leaving = true
 	m.own, m.version = &announcement{final, signed, signature}, finalVersion
 	for _, p := range m.peers {
-		if p.hasLeftLocked() {
+		if p.hasLeftLocked() || p.String() == member.Site {
 			continue
 		}
-		of++
+		heard[p.String()] = false
 		if s := p.session.Load(); s != nil {
 			sessions = append(sessions, s)
 		}
@@ -273,12 +274,17 @@ func (m *Mesh) Leave(ctx context.Context) (told, of int, err error) {
 		select {
 		case <-s.done:
 			if isPutOut(context.Cause(s.ctx)) {
-				told++
+				heard[s.peer.String()] = true
 			}
 		case <-ctx.Done():
 		}
 	}
-	return told, of, nil
+	for _, h := range heard {
+		if h {
+			told++
+		}
+	}
+	return told, len(heard), nil
 }
 
 // vet holds a session back, of which there is the control lane, until we know whom
