@@ -146,6 +146,11 @@ func (r *reader) fill(fd uintptr) syscall.Errno {
 				return 0 // however many of these come, what came before goes on
 			}
 		case unix.EINTR:
+		case unix.EINVAL:
+			// The kernel has no virtio-net header for what it was handed, which is
+			// gone by now (drivers/net/tun.c, tun_put_user and tun_do_read).
+			r.drops[rxOffload].Add(1)
+			return 0
 		default:
 			return errno
 		}

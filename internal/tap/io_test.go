@@ -283,37 +283,42 @@ func TestSendDropsWhatDoesNotFit(t *testing.T) {
 	}
 }
 
-// Frames that are no good, and come without end, keep neither a good one from being
-// delivered nor Run from ending.
+// Frames that are no good, or that the kernel cannot hand over, and come without end,
+// keep neither a good one from being delivered nor Run from ending.
 func TestBadFramesHoldNothingUp(t *testing.T) {
-	s, _, peer := newStream(t, false)
-	first := true
-	s.SetCalls(func(tap.Call) tap.Call {
-		return func(_ uintptr, p []byte) (int, syscall.Errno) {
-			if first {
-				first = false
-				return 60, 0
+	for _, bad := range []struct {
+		n     int
+		errno syscall.Errno
+	}{{frame.HeaderLen - 1, 0}, {0, unix.EINVAL}} {
+		s, _, peer := newStream(t, false)
+		first := true
+		s.SetCalls(func(tap.Call) tap.Call {
+			return func(uintptr, []byte) (int, syscall.Errno) {
+				if first {
+					first = false
+					return 60, 0
+				}
+				return bad.n, bad.errno
 			}
-			return frame.HeaderLen - 1, 0
+		}, func(c tap.Call) tap.Call { return c })
+		if _, err := unix.Write(peer, make([]byte, 60)); err != nil {
+			t.Fatal(err)
 		}
-	}, func(c tap.Call) tap.Call { return c })
-	if _, err := unix.Write(peer, make([]byte, 60)); err != nil {
-		t.Fatal(err)
-	}
-	got := make(chan int, 1)
-	stop, _ := start(t, s.Run, func(frames []*frame.Buf) { got <- len(frames) })
-	if n := wait(t, "a frame", got); n != 1 {
-		t.Errorf("%d frames, want 1", n)
-	}
-	if err := stop(); err != nil {
-		t.Errorf("Run: %v", err)
+		got := make(chan int, 1)
+		stop, _ := start(t, s.Run, func(frames []*frame.Buf) { got <- len(frames) })
+		if n := wait(t, "a frame", got); n != 1 {
+			t.Errorf("%+v: %d frames, want 1", bad, n)
+		}
+		if err := stop(); err != nil {
+			t.Errorf("%+v: Run: %v", bad, err)
+		}
 	}
 }
 
 // Whatever error the kernel gives for a frame, that one is dropped and counted, and the
 // next one goes. Whatever it gives for a read, what came before is delivered, and Run
-// goes on where there is nothing else to it, or says why it cannot: then the TAP is
-// opened again.
+// goes on where there is nothing else to it, or only the one frame is lost by it, or
+// says why it cannot: then the TAP is opened again.
 func TestEveryErrno(t *testing.T) {
 	const last = 133
 	for errno := syscall.Errno(1); errno <= last; errno++ {
@@ -355,11 +360,14 @@ func TestEveryErrno(t *testing.T) {
 		got := make(chan int, 2)
 		stop, result := start(t, s.Run, func(frames []*frame.Buf) { got <- len(frames) })
 		frames := wait(t, name+": a frame", got)
-		if errno == unix.EAGAIN || errno == unix.EINTR {
+		if errno == unix.EAGAIN || errno == unix.EINTR || errno == unix.EINVAL {
 			send() // now: the poller tells of what comes, not of what waits already
 			wait(t, name+": the second frame", got)
 			if err := stop(); err != nil {
 				t.Errorf("%s: Run: %v", name, err)
+			}
+			if n := drops(s.Stats())["tap_bad_offload"]; (n == 1) != (errno == unix.EINVAL) {
+				t.Errorf("%s: %d dropped for their offload", name, n)
 			}
 			continue
 		}

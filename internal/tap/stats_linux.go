@@ -35,7 +35,7 @@ type reason uint8
 const (
 	rxOverflow  reason = iota // read too slowly: the kernel's queue was full
 	rxMalformed               // shorter than an Ethernet header, or cut off
-	rxOffload                 // from the LAN, with an offload that does not fit the frame
+	rxOffload                 // from the LAN, with an offload that does not fit the frame, or EINVAL: that no header can say
 	txFull                    // EAGAIN, ENOBUFS, ENOMEM: the kernel has no room
 	txDown                    // EIO: the TAP is administratively down
 	txGone                    // EBADFD: the TAP was deleted, or closed by us
