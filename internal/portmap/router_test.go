@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -25,16 +26,37 @@ import (
 // The protocols, against routers on addresses of loopback. Ports of the protocols
 // are fixed, so each router has an address of its own.
 
+// routers counts those that were given an address, from where other processes hardly do.
+var routers atomic.Uint32
+
+func init() { routers.Store(rand.Uint32()) }
+
 // loopWay returns the way to a router that is nobody's yet.
 func loopWay(t *testing.T) Way {
 	t.Helper()
-	router := netip.AddrFrom4([4]byte{127, byte(2 + rand.N(250)), byte(rand.N(256)), byte(1 + rand.N(254))})
+	n := routers.Add(1)
+	router := netip.AddrFrom4([4]byte{127, byte(2 + n/254/256%250), byte(n / 254), byte(1 + n%254)})
 	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(router, 0)))
 	if err != nil {
 		t.Skipf("no address %s: %v", router, err) // not all systems have all of 127/8
 	}
 	conn.Close()
 	return Way{Router: router, Local: netip.MustParseAddr("127.0.0.1"), Device: 1, Shared: true}
+}
+
+// inTime fails unless f takes so long at most. A busy machine may come in between, but
+// not always.
+func inTime(t *testing.T, most time.Duration, f func()) {
+	t.Helper()
+	var took time.Duration
+	for range 20 {
+		begin := time.Now()
+		f()
+		if took = time.Since(begin); took <= most {
+			return
+		}
+	}
+	t.Errorf("took %v, want %v at most", took, most)
 }
 
 // serveUDP answers packets to a port of the router until the test ends.
@@ -229,15 +251,13 @@ func TestPMPGarbage(t *testing.T) {
 				return mangle(b)
 			}}
 			c := open(t, openPMP, r.serve(t))
-			begin := time.Now()
-			port, _, err := c.add(t.Context(), ourPort)
-			var no *refusal
-			if err == nil || errors.As(err, &no) {
-				t.Errorf("port %d, %v", port, err)
-			}
-			if took := time.Since(begin); took > 2*time.Second {
-				t.Errorf("took %v", took)
-			}
+			inTime(t, 2*time.Second, func() {
+				port, _, err := c.add(t.Context(), ourPort)
+				var no *refusal
+				if err == nil || errors.As(err, &no) {
+					t.Errorf("port %d, %v", port, err)
+				}
+			})
 		})
 	}
 }
@@ -245,13 +265,11 @@ func TestPMPGarbage(t *testing.T) {
 func TestPMPNobody(t *testing.T) {
 	t.Parallel()
 	way := loopWay(t)
-	begin := time.Now()
-	if _, _, err := open(t, openPMP, way).look(t.Context(), 0); err == nil {
-		t.Error("nobody answered, without an error")
-	}
-	if took := time.Since(begin); took > 200*time.Millisecond {
-		t.Errorf("took %v, though the port is not open", took)
-	}
+	inTime(t, 200*time.Millisecond, func() { // the port is not open
+		if _, _, err := open(t, openPMP, way).look(t.Context(), 0); err == nil {
+			t.Error("nobody answered, without an error")
+		}
+	})
 }
 
 // A stop is not held up by a router that says nothing.
@@ -259,15 +277,13 @@ func TestPMPStop(t *testing.T) {
 	t.Parallel()
 	r := &pmpRouter{mangle: func([]byte) []byte { return nil }}
 	c := open(t, openPMP, r.serve(t))
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	begin := time.Now()
-	if err := c.remove(ctx, ourPort); err == nil {
-		t.Error("removed, without an answer")
-	}
-	if took := time.Since(begin); took > 600*time.Millisecond {
-		t.Errorf("took %v", took)
-	}
+	inTime(t, 600*time.Millisecond, func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		if err := c.remove(ctx, ourPort); err == nil {
+			t.Error("removed, without an answer")
+		}
+	})
 }
 
 // upnpRouter speaks SSDP and UPnP. It keeps one table of mappings.
@@ -700,15 +716,13 @@ func TestUPnPStop(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			way := r.serve(t)
-			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-			defer cancel()
-			begin := time.Now()
-			if _, err := openUPnP(ctx, way, ourPort); err == nil {
-				t.Error("a router was found")
-			}
-			if took := time.Since(begin); took > time.Second {
-				t.Errorf("took %v", took)
-			}
+			inTime(t, time.Second, func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+				defer cancel()
+				if _, err := openUPnP(ctx, way, ourPort); err == nil {
+					t.Error("a router was found")
+				}
+			})
 		})
 	}
 }
