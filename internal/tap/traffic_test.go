@@ -184,11 +184,13 @@ func TestSuperframes(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 		rx, tx := devices[0].Stats(), devices[1].Stats()
+		dropped := drops(tx)
+		delete(dropped, "tap_overflow") // a busy machine reads late, and TCP sends again
 		if got := rx.Rx.Superframes > 0; got != tt.super {
 			t.Errorf("%s: superframes were read: %t, want %t", tt.name, got, tt.super)
 		}
-		if rx.Rx.Superframes != tx.Tx.Superframes || len(drops(tx)) > 0 {
-			t.Errorf("%s: %d superframes read, %d written, dropped %v", tt.name, rx.Rx.Superframes, tx.Tx.Superframes, drops(tx))
+		if rx.Rx.Superframes != tx.Tx.Superframes || len(dropped) > 0 {
+			t.Errorf("%s: %d superframes read, %d written, dropped %v", tt.name, rx.Rx.Superframes, tx.Tx.Superframes, dropped)
 		}
 		for _, d := range devices {
 			d.Close()
