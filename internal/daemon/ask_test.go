@@ -5,6 +5,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"testing"
 
 	"github.com/l2bridge/l2bridge/transport/identity"
@@ -39,7 +40,7 @@ func TestWord(t *testing.T) {
 
 func TestAskedIsRemembered(t *testing.T) {
 	t.Parallel()
-	dir, err := identity.Open(t.TempDir())
+	dir, err := identity.Open(filepath.Join(t.TempDir(), "state"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 // However much members say of themselves, what is stored of it is read again, and
 // keeps nobody from backing the CA key up. What is short stays.
 func TestLearnedFits(t *testing.T) {
-	dir, err := identity.Open(t.TempDir())
+	dir, err := identity.Open(filepath.Join(t.TempDir(), "state"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -289,7 +290,7 @@ func FuzzAnswer(f *testing.F) {
 
 func FuzzAsk(f *testing.F) {
 	home := identity.MustFound(f, "home")
-	key, err := identity.MustOpen(f, f.TempDir()).SiteKey()
+	key, err := identity.MustOpen(f, filepath.Join(f.TempDir(), "state")).SiteKey()
 	if err != nil {
 		f.Fatal(err)
 	}
