@@ -117,7 +117,7 @@ func parse(args []string) (options, error) {
 	f.BoolVar(&o.longAll, "long-all", false, "take the measures on the long WANs of every program, not of l2bridge and VXLAN only")
 	f.IntVar(&o.pings, "pings", 500, "of one measure, 5 ms apart")
 	f.Float64Var(&o.sameRate, "same-rate", 0, "Mbit/s of TCP in samerate; 0: 80 % of the slowest tcp1 of this run")
-	f.BoolVar(&o.gro, "wan-gro", false, "leave generic receive offload of the WAN's links on")
+	f.BoolVar(&o.gro, "wan-gro", false, "generic receive offload on the WAN's links")
 	f.StringVar(&o.need, "need", "test/need.sh", "script that installs Debian packages")
 	f.StringVar(&o.json, "json", "dist/bench-peers.json", "where results go")
 	f.StringVar(&o.markdown, "markdown", "dist/bench-peers.md", "where the tables go")

@@ -220,10 +220,11 @@ func (r *rig) veth(nsA, a, nsB, b string) error {
 // withoutOffloads makes a link one that takes and gives single packets only,
 // their checksums still done for it: an ordinary NIC without segmentation.
 func (r *rig) withoutOffloads(ns, link string, gro bool) error {
-	args := []string{"-K", link, "tso", "off", "gso", "off", "tx-udp-segmentation", "off", "lro", "off"}
-	if !gro {
-		args = append(args, "gro", "off")
+	joins := "off" // as veth is made
+	if gro {
+		joins = "on"
 	}
+	args := []string{"-K", link, "tso", "off", "gso", "off", "tx-udp-segmentation", "off", "gro", joins, "lro", "off"}
 	if _, err := output(r.ctx, ns, "ethtool", args...); err != nil {
 		// lro is not there to be switched on veth; older ethtools say so with an error.
 		args = strings.Fields(strings.Replace(strings.Join(args, " "), " lro off", "", 1))
