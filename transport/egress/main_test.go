@@ -30,7 +30,7 @@ func apart() bool {
 	taken := make(map[uint32]bool)
 	for flow := range uint16(flows) {
 		for _, b := range []*frame.Buf{udp(flow, 0, 60), tcp(flow, 1, 1)} {
-			taken[frame.FlowHash(b.Bytes())%egress.Buckets] = true
+			taken[egress.Bucket(b, nil)] = true
 			b.Release()
 		}
 	}

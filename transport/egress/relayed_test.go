@@ -137,7 +137,12 @@ func TestRelayedIsLonger(t *testing.T) {
 		l.Wait(ended)
 		open := l.Next(1400)
 		l.Sent(2000, false) // its turn is over
-		pushTo(q, pair(1), udp(2, 0, 1000))
+		f := udp(2, 0, 1000)
+		to := 1 // with a bucket of its own
+		for egress.Bucket(f, pair(to)) == egress.Bucket(open.Buf, nil) {
+			to++
+		}
+		pushTo(q, pair(to), f)
 		l.Wait(ended)
 		const object = 16 + 10 + 1000 // at most
 		if it := l.Next(object); it == open {
