@@ -24,7 +24,7 @@ config file that says the same.`,
 				return err
 			}
 			if cfg.Site, err = a.engine.SiteName(cfg); err != nil {
-				fmt.Fprintf(a.stderr, "l2bridge: site %q is the name of this host: whether it is a member's is not known (%s)\n", cfg.Site, cleanLine(err.Error()))
+				fmt.Fprintf(a.stderr, "l2bridge: site %q is this host's name, as the member's is not known: %s\n", cfg.Site, cleanLine(err.Error()))
 			}
 			return a.answer(cfg, func(w io.Writer) { fmt.Fprint(w, cfg.TOML()) })
 		},
